@@ -1,0 +1,460 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * The nginx-free half: everything that can be said about LLM requests and
+ * answers without a socket.  No nginx header, no I/O, no clock, no globals
+ * that change.  The caller gives the memory; time and limits are arguments.
+ * Nothing here blocks or keeps a pointer longer than its comment says.
+ *
+ * Limits of use, first:
+ *   - texts are one contiguous piece of memory, except where a function is
+ *     named "feed" (those may be called with any split of the input);
+ *   - values found in a text point into it: they live as long as it does;
+ *   - a function that returns LLM_ERROR ran out of memory, unless its comment
+ *     says otherwise; the object it worked on may then only be freed.
+ */
+
+
+#ifndef _LLM_H_INCLUDED_
+#define _LLM_H_INCLUDED_
+
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+
+/* the values are nginx's, so that codes can be handed through */
+
+#define LLM_OK         0
+#define LLM_ERROR     -1
+#define LLM_AGAIN     -2
+#define LLM_DONE      -4
+#define LLM_DECLINED  -5
+
+
+typedef intptr_t   llm_int_t;
+typedef uintptr_t  llm_uint_t;
+
+
+/* a text, not terminated; the layout is ngx_str_t's */
+
+typedef struct {
+    size_t                 len;
+    u_char                *data;
+} llm_str_t;
+
+
+#define llm_string(str)  { sizeof(str) - 1, (u_char *) str }
+#define llm_null_string  { 0, NULL }
+
+#define llm_str_set(s, text)                                                  \
+    (s)->len = sizeof(text) - 1; (s)->data = (u_char *) text
+
+
+/* memory of the caller: free may be NULL (a pool, an arena) */
+
+typedef struct {
+    void                *(*alloc)(void *ctx, size_t size);
+    void                 (*free)(void *ctx, void *p);
+    void                  *ctx;
+} llm_mem_t;
+
+
+/* ------------------------------------------------------------- llm_json.c */
+
+/*
+ * JSON by spans: no tree.  RFC 8259, strict: UTF-8 is checked (no overlong
+ * forms, no surrogates), control bytes in strings, leading zeros, trailing
+ * commas and text after the value are errors.  Numbers may have any length
+ * and size; escaped lone surrogates ("\ud800") are let through, as
+ * JavaScript writes them; the member name "" is allowed.
+ */
+
+typedef enum {
+    LLM_JSON_ABSENT = 0,
+    LLM_JSON_NULL,
+    LLM_JSON_FALSE,
+    LLM_JSON_TRUE,
+    LLM_JSON_NUMBER,
+    LLM_JSON_STRING,
+    LLM_JSON_ARRAY,
+    LLM_JSON_OBJECT
+} llm_json_type_e;
+
+
+typedef struct {
+    llm_str_t              raw;        /* as written, with quotes or braces */
+    uint8_t                type;       /* llm_json_type_e */
+    uint8_t                escaped;    /* a string with a backslash in it */
+    uint8_t                duplicate;  /* the name was seen more than once;
+                                          the value is the last one's */
+    uint8_t                overflow;   /* a tap's: too long, dropped */
+} llm_json_value_t;
+
+
+typedef struct {
+    const char            *reason;     /* static: "unexpected character", ... */
+    size_t                 offset;     /* of the byte at fault */
+} llm_json_error_t;
+
+
+#define LLM_JSON_DEPTH_MAX  512        /* the largest max_depth */
+
+
+/*
+ * Checks the whole text and finds the named members of its top-level object
+ * in one pass.  names may be met escaped ("mod\u0065l" is "model").  values
+ * has n items and is filled wholly (LLM_JSON_ABSENT where not found).
+ *
+ * LLM_OK        an object, valid
+ * LLM_DECLINED  valid JSON, but not an object
+ * LLM_ERROR     not valid; *err says why and where (err may be NULL).
+ *               No other meaning: this function takes no memory.
+ */
+llm_int_t llm_json_scan(const llm_str_t *json, llm_uint_t max_depth,
+    const llm_str_t *names, llm_json_value_t *values, llm_uint_t n,
+    llm_json_error_t *err);
+
+/*
+ * The same for an object within a text that llm_json_scan() found valid:
+ * checks nothing again.  LLM_OK, or LLM_DECLINED if it is not an object.
+ */
+llm_int_t llm_json_find(const llm_str_t *object, const llm_str_t *names,
+    llm_json_value_t *values, llm_uint_t n);
+
+/*
+ * Walks an array or object of a valid text.  pos starts NULL.
+ * LLM_OK with the next item (name is set for objects, quotes cut, escapes
+ * kept; name may be NULL), LLM_DONE at the end.
+ */
+llm_int_t llm_json_next(const llm_str_t *container, u_char **pos,
+    llm_str_t *name, llm_json_value_t *value);
+
+/* 1 if value is a string that says text (escapes are resolved), else 0 */
+llm_uint_t llm_json_is(const llm_json_value_t *value, const char *text,
+    size_t len);
+
+/* writes a string's text, unescaped, to dst (room: raw.len); its length.
+ * Lone surrogates become U+FFFD. */
+size_t llm_json_unescape(u_char *dst, const llm_json_value_t *value);
+
+/* a whole number >= 0 that fits (a fraction or exponent is DECLINED) */
+llm_int_t llm_json_uint(const llm_json_value_t *value, uint64_t *n);
+
+/* writes text as the inside of a JSON string; the length.  dst NULL: only
+ * the length.  Invalid UTF-8 becomes U+FFFD. */
+size_t llm_json_escape(u_char *dst, const llm_str_t *text);
+
+
+/*
+ * A tap on a JSON text that passes by in pieces of any size (a plain answer
+ * of 100 MB): keeps the values at a few paths and nothing else.  It does not
+ * check the text; on a broken one it captures less or nothing.
+ *
+ * A path is up to 4 names separated by '.'; '*' stands for any array item:
+ * "usage", "choices.*.finish_reason".  The last value met wins.  A value
+ * longer than max is dropped (type ABSENT, overflow set).
+ */
+
+#define LLM_TAP_PATHS  8
+
+typedef struct llm_tap_s  llm_tap_t;
+
+/* paths must outlive the tap.  NULL: no memory */
+llm_tap_t *llm_tap_create(const llm_mem_t *mem, const llm_str_t *paths,
+    llm_uint_t n, size_t max);
+/* LLM_OK, or LLM_ERROR: no memory */
+llm_int_t llm_tap_feed(llm_tap_t *tap, const u_char *pos, const u_char *last);
+/* the value at paths[i] so far, complete ones only; lives with the tap */
+void llm_tap_value(llm_tap_t *tap, llm_uint_t i, llm_json_value_t *value);
+/* 1 once the top-level value is closed */
+llm_uint_t llm_tap_done(const llm_tap_t *tap);
+void llm_tap_free(llm_tap_t *tap);
+
+
+/* -------------------------------------------------- framings: llm_sse.c ... */
+
+/* one event of a provider's stream, whatever framed it */
+
+typedef struct {
+    llm_str_t              type;       /* "event:" field; len 0: none */
+    llm_str_t              id;         /* as has_id says, may be empty */
+    llm_str_t              retry;      /* digits; len 0: none */
+    llm_str_t              data;       /* lines joined with LF */
+    llm_uint_t             lines;      /* of data; 0: an event without data */
+    unsigned               has_id:1;
+} llm_event_t;
+
+
+/*
+ * A framer cuts a byte stream into events.  Push, resumable at any byte,
+ * bounded.  create: max is the largest event in bytes of data; NULL: no
+ * memory.  feed: LLM_OK with one event and *pos behind it, LLM_AGAIN when
+ * all is taken, LLM_DECLINED when an event passes max (nothing more can be
+ * read), LLM_ERROR no memory.  finish: the input has ended; LLM_OK with a
+ * last event that no blank line closed, LLM_DONE when there is none.  An
+ * event's strings live until the next call and as long as the input given.
+ */
+
+typedef struct {
+    llm_str_t              name;
+    llm_str_t              content_type;
+
+    void                *(*create)(const llm_mem_t *mem, size_t max);
+    llm_int_t            (*feed)(void *framer, u_char **pos, u_char *last,
+                               llm_event_t *ev);
+    llm_int_t            (*finish)(void *framer, llm_event_t *ev);
+    void                 (*free)(void *framer);
+} llm_framing_t;
+
+
+extern const llm_framing_t  llm_sse_framing;
+
+/* The event as text/event-stream, LF line ends, closed by a blank line.
+ * dst NULL: only the length.  *data, if not NULL, is the offset of the data
+ * in a one-line event. */
+size_t llm_sse_write(u_char *dst, const llm_event_t *ev, size_t *data);
+
+
+/* ------------------------------------------------ dialects: llm_dialect.c */
+
+typedef struct llm_dialect_s   llm_dialect_t;
+typedef struct llm_request_s   llm_request_t;
+typedef struct llm_answer_s    llm_answer_t;
+
+
+/* an error of ours, to be told in the client's dialect */
+
+typedef struct {
+    llm_uint_t             status;     /* HTTP status that it has or would */
+    const char            *code;       /* short, stable: "invalid_json" */
+    const char            *param;      /* the member at fault, or NULL */
+    llm_str_t              message;    /* for people; any bytes */
+    llm_str_t              request_id; /* ours */
+} llm_error_t;
+
+
+#define LLM_METHOD_GET     1
+#define LLM_METHOD_POST    2
+
+#define LLM_EP_BODY        0x01        /* takes a JSON body with a model */
+#define LLM_EP_STREAM      0x02        /* may be asked to stream */
+#define LLM_EP_MODELS      0x04        /* GET models: from the configuration */
+#define LLM_EP_MODEL       0x08        /* GET models/{id} */
+
+typedef struct {
+    llm_str_t              path;       /* "chat/completions" */
+    llm_str_t              operation;  /* OpenTelemetry's: chat, embeddings */
+    uint8_t                method;     /* LLM_METHOD_... */
+    uint8_t                flags;      /* LLM_EP_... */
+    uint8_t                id;         /* the dialect's own number */
+} llm_endpoint_t;
+
+
+/* one client's request, as far as it was read; memory: the caller's */
+
+#define LLM_REQUEST_MEMBERS  12
+
+struct llm_request_s {
+    const llm_dialect_t   *dialect;
+    const llm_endpoint_t  *endpoint;
+
+    llm_str_t              body;       /* the whole text */
+    llm_str_t              model;      /* unescaped; len 0: none yet */
+
+    llm_json_value_t       member[LLM_REQUEST_MEMBERS];  /* the dialect's */
+
+    unsigned               stream:1;
+    unsigned               usage_asked:1;   /* usage comes in the stream
+                                               without our asking */
+    unsigned               structured:1;    /* the answer's text is to be
+                                               machine-read as a whole */
+};
+
+
+/* what an attempt wants changed in the request */
+
+typedef struct {
+    llm_str_t              model;      /* len 0: as the client wrote it */
+    unsigned               ask_usage:1;
+} llm_change_t;
+
+
+/* replace len bytes at offset by text; sorted by offset, not overlapping */
+
+typedef struct {
+    size_t                 offset;
+    size_t                 len;
+    llm_str_t              text;
+} llm_splice_t;
+
+#define LLM_SPLICES  4
+
+
+#define LLM_USAGE_PROMPT       0x01    /* which members are known: */
+#define LLM_USAGE_COMPLETION   0x02    /* absent is not 0 */
+#define LLM_USAGE_CACHED       0x04
+#define LLM_USAGE_CACHE_WRITE  0x08
+#define LLM_USAGE_REASONING    0x10
+
+typedef struct {
+    uint64_t               prompt;     /* tokens, those from a cache included */
+    uint64_t               completion; /* tokens, reasoning included */
+    uint64_t               cached;     /* of prompt, read from its cache */
+    uint64_t               cache_write;    /* of prompt, written to its cache */
+    uint64_t               reasoning;  /* of completion */
+    uint8_t                known;      /* LLM_USAGE_... */
+} llm_usage_t;
+
+
+/*
+ * What the events or bytes of one answer told, so far.  One for each attempt;
+ * the dialect of the provider fills it.  mem must be able to free; private
+ * data is released by answer_free.
+ */
+
+struct llm_answer_s {
+    const llm_dialect_t   *dialect;
+    const llm_endpoint_t  *endpoint;
+    const llm_mem_t       *mem;
+    void                  *data;       /* the dialect's own */
+
+    llm_usage_t            usage;
+    u_char                 finish_reason[32];
+    uint8_t                finish_reason_len;
+
+    unsigned               hide_usage:1;    /* set by the caller: usage was
+                                               asked by us, not the client */
+    unsigned               structured:1;    /* set by the caller from the
+                                               request */
+    unsigned               begun:1;    /* something was said that the reader
+                                          of a stream may be shown */
+    unsigned               open:1;     /* in the middle of a tool call or of
+                                          structured output */
+    unsigned               finished:1; /* a finish reason was seen: the
+                                          content is whole */
+    unsigned               terminal:1; /* the dialect's own last event */
+    unsigned               failed:1;   /* the provider told an error */
+    uint16_t               status;     /* with failed: the HTTP status that
+                                          fits its error */
+};
+
+
+/* what an event is; a bit mask */
+
+#define LLM_EV_PREAMBLE    0x01        /* a known preamble: can be held back */
+#define LLM_EV_PING        0x02        /* no progress */
+#define LLM_EV_HIDDEN      0x04        /* not for this client (our usage) */
+#define LLM_EV_TERMINAL    0x08
+#define LLM_EV_ERROR       0x10        /* the provider's error, in-band */
+#define LLM_EV_MALFORMED   0x20        /* its data is not JSON: not shown */
+
+
+/* for GET models */
+
+typedef struct {
+    llm_str_t              id;
+    llm_str_t              owner;      /* the provider's name */
+} llm_model_t;
+
+
+struct llm_dialect_s {
+    llm_str_t              name;
+    llm_str_t              marker;     /* a request header, lower case, that
+                                          only this dialect's clients send;
+                                          len 0: none */
+    const llm_endpoint_t  *endpoints;
+    llm_uint_t             nendpoints;
+
+    /* names of headers, lower case, ended by len 0 */
+    const llm_str_t       *credentials;     /* where a client's key may be */
+    const llm_str_t       *private_headers; /* of answers: never passed on */
+    const llm_str_t       *limit_headers;   /* of answers, prefixes: passed on
+                                               only with the client's key */
+
+    /*
+     * The facts of a request whose body is rq->body.  LLM_OK; LLM_DECLINED:
+     * a client's error, *err filled (message from mem); LLM_ERROR.
+     */
+    llm_int_t            (*parse)(llm_request_t *rq, const llm_mem_t *mem,
+                               llm_error_t *err);
+
+    /* the splices that make the provider's request; *n is set.  Texts are
+     * from mem. */
+    llm_int_t            (*build)(const llm_request_t *rq,
+                               const llm_change_t *change,
+                               const llm_mem_t *mem, llm_splice_t *splices,
+                               llm_uint_t *n);
+
+    /* 1 if an error answer with this body (status 400 or 422) complains of
+     * what build() put in */
+    llm_uint_t           (*rejected)(llm_uint_t status, const llm_str_t *body);
+
+    /* a stream's next event: its mask in *what, facts in a.  LLM_OK or
+     * LLM_ERROR. */
+    llm_int_t            (*event)(llm_answer_t *a, const llm_event_t *ev,
+                               llm_uint_t *what);
+
+    /* a plain answer's next bytes, and its end.  a->failed: it has an error
+     * member at the top. */
+    llm_int_t            (*plain)(llm_answer_t *a, const u_char *pos,
+                               const u_char *last);
+    llm_int_t            (*plain_end)(llm_answer_t *a);
+
+    void                 (*answer_free)(llm_answer_t *a);
+
+    /* texts from mem: a JSON error body; an error in-band that ends a
+     * stream; the terminal event of a stream that was whole without one
+     * (may be empty) */
+    llm_int_t            (*error)(const llm_error_t *err,
+                               const llm_mem_t *mem, llm_str_t *out);
+    llm_int_t            (*stream_error)(const llm_answer_t *a,
+                               const llm_error_t *err, const llm_mem_t *mem,
+                               llm_str_t *out);
+    llm_int_t            (*stream_end)(const llm_answer_t *a,
+                               const llm_mem_t *mem, llm_str_t *out);
+
+    /* a keepalive for the client's stream; static text */
+    void                 (*ping)(const llm_answer_t *a, llm_str_t *out);
+
+    /* GET models, GET models/{id}: JSON from mem.  created: epoch seconds */
+    llm_int_t            (*models)(const llm_model_t *models, llm_uint_t n,
+                               time_t created, const llm_mem_t *mem,
+                               llm_str_t *out);
+    llm_int_t            (*model)(const llm_model_t *model, time_t created,
+                               const llm_mem_t *mem, llm_str_t *out);
+
+    /* the headers that carry a provider's key: name and what stands before
+     * the key ("Bearer ") */
+    llm_str_t              key_header;
+    llm_str_t              key_prefix;
+};
+
+
+extern const llm_dialect_t  llm_dialect_openai;
+extern const llm_dialect_t  llm_dialect_anthropic;
+
+/* all of them; ended by NULL */
+extern const llm_dialect_t  *const llm_dialects[];
+
+/* by name; NULL: no such dialect */
+const llm_dialect_t *llm_dialect_get(const llm_str_t *name);
+
+/*
+ * The endpoint that a path (below the prefix, no leading '/', no query)
+ * names, whatever the method; "v1/" before it is skipped.  prefer, if not
+ * NULL, wins where two dialects have the path.  NULL: none.  *dialect is
+ * set; for LLM_EP_MODEL *id is the rest of the path.
+ */
+const llm_endpoint_t *llm_endpoint_find(const llm_str_t *path,
+    const llm_dialect_t *prefer, const llm_dialect_t **dialect,
+    llm_str_t *id);
+
+/* text from mem, pieces joined; for messages and bodies.  Each piece is a
+ * llm_str_t *; the last is NULL. */
+llm_int_t llm_concat(const llm_mem_t *mem, llm_str_t *out, ...);
+
+
+#endif /* _LLM_H_INCLUDED_ */

@@ -1,0 +1,722 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * The content handler: a request from its path to its first attempt.  Finds
+ * the endpoint, reads and scans the body, chooses the target, begins the
+ * flight and follows it as its first reader.
+ */
+
+
+#include "ngx_http_llm_module.h"
+
+#include <sys/mman.h>
+
+
+typedef struct {
+    void    *addr;
+    size_t   len;
+} ngx_http_llm_map_t;
+
+
+static ngx_int_t ngx_http_llm_endpoint(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_check_head(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_models(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_body_ready(ngx_http_request_t *r);
+static ngx_int_t ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body);
+static ngx_int_t ngx_http_llm_body_map(ngx_http_request_t *r, ngx_buf_t *b,
+    llm_str_t *body);
+static void ngx_http_llm_body_unmap(void *data);
+static ngx_int_t ngx_http_llm_begin(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, llm_error_t *err);
+static ngx_int_t ngx_http_llm_route(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_route_direct(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_http_llm_main_conf_t *lmcf);
+static ngx_int_t ngx_http_llm_watch_client(ngx_http_request_t *r);
+static void ngx_http_llm_cleanup(void *data);
+static void ngx_http_llm_free_flight(void *data);
+
+
+ngx_int_t
+ngx_http_llm_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                 rc;
+    llm_error_t               err;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    if (r != r->main) {
+
+        if (ngx_http_get_module_ctx(r, ngx_http_llm_module)) {
+            return ngx_http_llm_attempt_handler(r);
+        }
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "llm_adapter does not serve subrequests");
+
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ctx = ngx_http_llm_get_ctx(r);
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    rc = ngx_http_llm_endpoint(r, ctx);
+
+    if (rc != NGX_OK) {
+
+        if (llcf->passthrough) {
+            return ngx_http_llm_passthrough_handler(r, llcf->passthrough);
+        }
+
+        ngx_memzero(&err, sizeof(llm_error_t));
+
+        if (rc == NGX_DECLINED) {
+            err.status = NGX_HTTP_NOT_FOUND;
+            err.code = "not_found";
+            llm_str_set(&err.message, "there is no such endpoint");
+
+        } else {
+            err.status = NGX_HTTP_NOT_ALLOWED;
+            err.code = "method_not_allowed";
+            llm_str_set(&err.message, "the method is not allowed here");
+
+            if (ngx_http_llm_add_header(r, "Allow",
+                            ctx->endpoint->method == LLM_METHOD_POST
+                            ? "POST" : "GET")
+                != NGX_OK)
+            {
+                return NGX_HTTP_INTERNAL_SERVER_ERROR;
+            }
+        }
+
+        return ngx_http_llm_error(r, &err);
+    }
+
+    if (ctx->endpoint->flags & (LLM_EP_MODELS|LLM_EP_MODEL)) {
+        return ngx_http_llm_models(r, ctx);
+    }
+
+    rc = ngx_http_llm_check_head(r, ctx);
+
+    if (rc != NGX_OK) {
+        return rc == NGX_DONE ? NGX_OK : rc;
+    }
+
+    r->request_body_in_single_buf = 1;
+
+    ctx->reading = 1;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_llm_body_ready);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    return NGX_DONE;
+}
+
+
+/* the context of a main request, made if absent */
+
+ngx_http_llm_ctx_t *
+ngx_http_llm_get_ctx(ngx_http_request_t *r)
+{
+    ngx_http_llm_ctx_t  *ctx;
+    ngx_http_cleanup_t  *cln;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx) {
+        return ctx;
+    }
+
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_ctx_t));
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_http_llm_cleanup;
+    cln->data = ctx;
+
+    ctx->request = r;
+    ctx->mem = ngx_http_llm_pool_mem(r->pool);
+    ctx->arrived = ngx_current_msec;
+
+    ngx_http_set_ctx(r, ctx, ngx_http_llm_module);
+
+    return ctx;
+}
+
+
+/* NGX_OK, NGX_DECLINED: no such endpoint, NGX_BUSY: not by this method */
+
+static ngx_int_t
+ngx_http_llm_endpoint(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    llm_str_t             path;
+    const llm_dialect_t  *marked;
+
+    ngx_http_llm_path(r, &path);
+
+    ctx->endpoint = llm_endpoint_find(&path, NULL, &ctx->dialect,
+                                      &ctx->model_id);
+
+    if (ctx->endpoint == NULL) {
+        ctx->dialect = NULL;
+        return NGX_DECLINED;
+    }
+
+    if (ctx->endpoint->flags & (LLM_EP_MODELS|LLM_EP_MODEL)) {
+
+        marked = ngx_http_llm_marked_dialect(r);
+
+        if (marked) {
+            ctx->endpoint = llm_endpoint_find(&path, marked, &ctx->dialect,
+                                              &ctx->model_id);
+        }
+    }
+
+    if ((ctx->endpoint->method == LLM_METHOD_POST
+         && r->method == NGX_HTTP_POST)
+        || (ctx->endpoint->method == LLM_METHOD_GET
+            && r->method == NGX_HTTP_GET))
+    {
+        return NGX_OK;
+    }
+
+    return NGX_BUSY;
+}
+
+
+/* NGX_OK, NGX_DONE: an error was sent, else a status */
+
+static ngx_int_t
+ngx_http_llm_check_head(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_int_t         rc;
+    ngx_str_t        *type;
+    llm_error_t       err;
+    ngx_table_elt_t  *h;
+
+    ngx_memzero(&err, sizeof(llm_error_t));
+    err.status = NGX_HTTP_UNSUPPORTED_MEDIA_TYPE;
+    err.code = "unsupported_media_type";
+
+    h = r->headers_in.content_type;
+
+    if (h && h->value.len) {
+        type = &h->value;
+
+        if (!((type->len >= sizeof("application/json") - 1
+               && ngx_strncasecmp(type->data, (u_char *) "application/json",
+                                  sizeof("application/json") - 1)
+                  == 0)
+              || ngx_strlcasestrn(type->data, type->data + type->len,
+                                  (u_char *) "+json", 5 - 1)))
+        {
+            llm_str_set(&err.message,
+                        "the content type must be application/json");
+            goto failed;
+        }
+    }
+
+    h = ngx_http_llm_request_header(r, "content-encoding",
+                                    sizeof("content-encoding") - 1);
+
+    if (h && h->value.len
+        && !(h->value.len == 8
+             && ngx_strncasecmp(h->value.data, (u_char *) "identity", 8) == 0))
+    {
+        llm_str_set(&err.message,
+                    "an encoded (compressed) request body is not supported");
+        goto failed;
+    }
+
+    return NGX_OK;
+
+failed:
+
+    rc = ngx_http_llm_error(r, &err);
+
+    return rc == NGX_OK ? NGX_DONE : rc;
+}
+
+
+static ngx_int_t
+ngx_http_llm_models(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_str_t                  body;
+    llm_str_t                  out;
+    llm_int_t                  rc;
+    ngx_uint_t                 i;
+    llm_error_t                err;
+    llm_model_t               *models;
+    ngx_array_t               *list;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+
+    list = ngx_http_llm_model_list(r);
+    if (list == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    models = list->elts;
+
+    if (ctx->endpoint->flags & LLM_EP_MODELS) {
+        rc = ctx->dialect->models(models, list->nelts, lmcf->started,
+                                  &ctx->mem, &out);
+        goto done;
+    }
+
+    for (i = 0; i < list->nelts; i++) {
+        if (models[i].id.len == ctx->model_id.len
+            && ngx_memcmp(models[i].id.data, ctx->model_id.data,
+                          models[i].id.len)
+               == 0)
+        {
+            rc = ctx->dialect->model(&models[i], lmcf->started, &ctx->mem,
+                                     &out);
+            goto done;
+        }
+    }
+
+    ngx_memzero(&err, sizeof(llm_error_t));
+    err.status = NGX_HTTP_NOT_FOUND;
+    err.code = "model_not_found";
+    err.param = "model";
+    llm_str_set(&err.message, "the model does not exist");
+
+    return ngx_http_llm_error(r, &err);
+
+done:
+
+    if (rc != LLM_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    body.len = out.len;
+    body.data = out.data;
+
+    return ngx_http_llm_send_json(r, NGX_HTTP_OK, &body);
+}
+
+
+static void
+ngx_http_llm_body_ready(ngx_http_request_t *r)
+{
+    ngx_int_t            rc;
+    llm_error_t          err;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    ctx->reading = 0;
+
+    ngx_memzero(&err, sizeof(llm_error_t));
+
+    rc = ngx_http_llm_begin(r, ctx, &err);
+
+    if (rc == NGX_DECLINED) {
+        rc = ngx_http_llm_error(r, &err);
+
+    } else if (rc == NGX_OK) {
+        return;
+    }
+
+    ctx->finalized = 1;
+    ngx_http_finalize_request(r, rc);
+}
+
+
+/* NGX_OK: the flight is on its way, NGX_DECLINED: *err says why not, else a
+ * status */
+
+static ngx_int_t
+ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    llm_error_t *err)
+{
+    llm_int_t            rc;
+    ngx_pool_cleanup_t  *cln;
+
+    ctx->rq.dialect = ctx->dialect;
+    ctx->rq.endpoint = ctx->endpoint;
+
+    if (ngx_http_llm_body(r, &ctx->rq.body) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rc = ctx->dialect->parse(&ctx->rq, &ctx->mem, err);
+
+    if (rc == LLM_DECLINED) {
+        ctx->error = "bad_request";
+        return NGX_DECLINED;
+    }
+
+    if (rc != LLM_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (ngx_http_llm_route(r, ctx) != NGX_OK) {
+        ctx->error = "unknown_model";
+        err->status = NGX_HTTP_NOT_FOUND;
+        err->code = "model_not_found";
+        err->param = "model";
+        llm_str_set(&err->message, "the model does not exist "
+                                   "or you do not have access to it");
+        return NGX_DECLINED;
+    }
+
+    if (ctx->target->provider->dialect != ctx->dialect) {
+        ctx->error = "dialect";
+        err->status = NGX_HTTP_BAD_REQUEST;
+        err->code = "unsupported_dialect";
+        err->param = "model";
+        llm_str_set(&err->message, "this model is served by a provider of "
+                                   "another API, and requests are not "
+                                   "translated");
+        return NGX_DECLINED;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_llm_free_flight;
+    cln->data = ctx;
+
+    ctx->flight = ngx_http_llm_flight_create();
+    if (ctx->flight == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_http_llm_reader_attach(ctx);
+
+    if (ngx_http_llm_attempt_start(ctx) != NGX_OK
+        || ngx_http_llm_watch_client(r) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* the client's body as one piece of memory */
+
+static ngx_int_t
+ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body)
+{
+    size_t        len;
+    u_char       *p;
+    ngx_chain_t  *cl;
+
+    body->len = 0;
+    body->data = NULL;
+
+    if (r->request_body == NULL || r->request_body->bufs == NULL) {
+        return NGX_OK;
+    }
+
+    cl = r->request_body->bufs;
+
+    if (cl->next == NULL) {
+
+        if (cl->buf->in_file) {
+            return ngx_http_llm_body_map(r, cl->buf, body);
+        }
+
+        body->data = cl->buf->pos;
+        body->len = cl->buf->last - cl->buf->pos;
+
+        return NGX_OK;
+    }
+
+    len = 0;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+
+        if (cl->buf->in_file) {
+            ngx_log_error(NGX_LOG_ALERT, r->connection->log, 0,
+                          "llm: request body in several files");
+            return NGX_ERROR;
+        }
+
+        len += cl->buf->last - cl->buf->pos;
+    }
+
+    p = ngx_palloc(r->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    body->data = p;
+    body->len = len;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        p = ngx_cpymem(p, cl->buf->pos, cl->buf->last - cl->buf->pos);
+    }
+
+    return NGX_OK;
+}
+
+
+/* nginx has written it to a file of its own, a moment ago */
+
+static ngx_int_t
+ngx_http_llm_body_map(ngx_http_request_t *r, ngx_buf_t *b, llm_str_t *body)
+{
+    void                *addr;
+    size_t               len;
+    ngx_pool_cleanup_t  *cln;
+    ngx_http_llm_map_t  *map;
+
+    if (b->file_pos != 0 || b->file_last == 0) {
+        return NGX_ERROR;
+    }
+
+    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_llm_map_t));
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    len = b->file_last;
+
+    addr = mmap(NULL, len, PROT_READ, MAP_SHARED|MAP_POPULATE, b->file->fd, 0);
+
+    if (addr == MAP_FAILED) {
+        ngx_log_error(NGX_LOG_CRIT, r->connection->log, ngx_errno,
+                      "mmap(%uz) of a request body failed", len);
+        return NGX_ERROR;
+    }
+
+    map = cln->data;
+    map->addr = addr;
+    map->len = len;
+    cln->handler = ngx_http_llm_body_unmap;
+
+    body->data = addr;
+    body->len = len;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_body_unmap(void *data)
+{
+    ngx_http_llm_map_t  *map = data;
+
+    if (munmap(map->addr, map->len) == -1) {
+        ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, ngx_errno,
+                      "munmap(%p, %uz) failed", map->addr, map->len);
+    }
+}
+
+
+/* NGX_OK: ctx->target is set, NGX_DECLINED: nobody serves this model */
+
+static ngx_int_t
+ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_uint_t                 i;
+    llm_str_t                 *model;
+    ngx_http_llm_route_t      *route, *best;
+    ngx_http_llm_loc_conf_t   *llcf;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    if (llcf->adapter == NGX_HTTP_LLM_TARGETS) {
+        ctx->target = llcf->targets->elts;
+        return NGX_OK;
+    }
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+
+    model = &ctx->rq.model;
+    best = NULL;
+    route = lmcf->routes.elts;
+
+    for (i = 0; i < lmcf->routes.nelts; i++) {
+
+        if (route[i].prefix) {
+
+            if (model->len >= route[i].pattern.len
+                && ngx_memcmp(model->data, route[i].pattern.data,
+                              route[i].pattern.len) == 0
+                && (best == NULL || best->pattern.len < route[i].pattern.len))
+            {
+                best = &route[i];
+            }
+
+            continue;
+        }
+
+        if (model->len == route[i].pattern.len
+            && ngx_memcmp(model->data, route[i].pattern.data, model->len) == 0)
+        {
+            best = &route[i];
+            break;
+        }
+    }
+
+    if ((best == NULL || (best->prefix && best->pattern.len == 0))
+        && llcf->adapter == NGX_HTTP_LLM_DIRECT
+        && ngx_http_llm_route_direct(r, ctx, lmcf) == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    if (best == NULL) {
+        return NGX_DECLINED;
+    }
+
+    ctx->target = best->targets.elts;
+
+    return NGX_OK;
+}
+
+
+/* "provider/model" */
+
+static ngx_int_t
+ngx_http_llm_route_direct(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_main_conf_t *lmcf)
+{
+    u_char                   *slash, *last;
+    ngx_str_t                 name;
+    ngx_http_llm_target_t    *target;
+    ngx_http_llm_provider_t  *p;
+
+    last = ctx->rq.model.data + ctx->rq.model.len;
+    slash = ngx_strlchr(ctx->rq.model.data, last, '/');
+
+    if (slash == NULL || slash + 1 == last) {
+        return NGX_DECLINED;
+    }
+
+    name.data = ctx->rq.model.data;
+    name.len = slash - name.data;
+
+    p = ngx_http_llm_provider_find(lmcf, &name);
+    if (p == NULL) {
+        return NGX_DECLINED;
+    }
+
+    target = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_target_t));
+    if (target == NULL) {
+        return NGX_DECLINED;
+    }
+
+    target->provider = p;
+    target->model.data = slash + 1;
+    target->model.len = last - slash - 1;
+
+    ctx->target = target;
+
+    return NGX_OK;
+}
+
+
+/* from now on the client's leaving is an event */
+
+static ngx_int_t
+ngx_http_llm_watch_client(ngx_http_request_t *r)
+{
+    ngx_event_t  *rev;
+
+    rev = r->connection->read;
+
+    if (rev->ready) {
+        ngx_post_event(rev, &ngx_posted_events);
+        return NGX_OK;
+    }
+
+    return ngx_handle_read_event(rev, 0);
+}
+
+
+/* what the log will ask for, before the flight goes */
+
+void
+ngx_http_llm_facts(ngx_http_llm_ctx_t *ctx)
+{
+    llm_answer_t  *answer;
+
+    if (ctx->flight == NULL) {
+        return;
+    }
+
+    answer = &ctx->flight->answer;
+
+    ctx->usage = answer->usage;
+
+    if (answer->finish_reason_len && ctx->finish_reason.len == 0) {
+        ctx->finish_reason.data = ngx_pnalloc(ctx->request->pool,
+                                              answer->finish_reason_len);
+        if (ctx->finish_reason.data) {
+            ctx->finish_reason.len = answer->finish_reason_len;
+            ngx_memcpy(ctx->finish_reason.data, answer->finish_reason,
+                       answer->finish_reason_len);
+        }
+    }
+}
+
+
+/* the request ends, or is terminated: before it is logged */
+
+static void
+ngx_http_llm_cleanup(void *data)
+{
+    ngx_http_llm_ctx_t *ctx = data;
+
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+
+    if (ctx->reading && r->connection->error) {
+
+        /* nginx calls it a bad request, but nobody is left to be told */
+
+        ctx->error = "client_closed";
+        r->headers_out.status = NGX_HTTP_CLIENT_CLOSED_REQUEST;
+    }
+
+    ctx->reading = 0;
+
+    if (ctx->attempt) {
+        ngx_http_llm_attempt_cleanup(ctx->attempt);
+    }
+
+    ngx_http_llm_reader_cleanup(ctx);
+    ngx_http_llm_facts(ctx);
+}
+
+
+/* HTTP/2 frames that wait may refer to the flight until the pool goes */
+
+static void
+ngx_http_llm_free_flight(void *data)
+{
+    ngx_http_llm_ctx_t *ctx = data;
+
+    if (ctx->flight) {
+        ngx_http_llm_flight_free(ctx->flight);
+        ctx->flight = NULL;
+    }
+}

@@ -1,0 +1,473 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * The module: its directives, its configuration's life, its hooks.
+ */
+
+
+#include "ngx_http_llm_module.h"
+
+
+static ngx_int_t ngx_http_llm_preconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_llm_postconfiguration(ngx_conf_t *cf);
+static void *ngx_http_llm_create_main_conf(ngx_conf_t *cf);
+static char *ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf);
+static ngx_int_t ngx_http_llm_same_host(ngx_conf_t *cf,
+    ngx_http_llm_main_conf_t *lmcf);
+static void *ngx_http_llm_create_loc_conf(ngx_conf_t *cf);
+static char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+static char *ngx_http_llm_merge_adapter(ngx_conf_t *cf,
+    ngx_http_llm_loc_conf_t *prev, ngx_http_llm_loc_conf_t *conf);
+static ngx_int_t ngx_http_llm_resolve_target(ngx_conf_t *cf,
+    ngx_http_llm_target_t *t, u_char *file, ngx_uint_t line);
+static ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
+
+
+static ngx_conf_enum_t  ngx_http_llm_client_aborts[] = {
+    { ngx_string("cancel"), NGX_HTTP_LLM_CANCEL },
+    { ngx_string("drain"), NGX_HTTP_LLM_DRAIN },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_command_t  ngx_http_llm_commands[] = {
+
+    { ngx_string("llm_adapter_provider"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
+      ngx_http_llm_provider_block,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter_model"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_2MORE,
+      ngx_http_llm_model,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter"),
+      NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_HTTP_LMT_CONF|NGX_CONF_1MORE,
+      ngx_http_llm_adapter,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter_passthrough"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_llm_passthrough_set,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_llm_timeout,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter_client_abort"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, client_abort),
+      &ngx_http_llm_client_aborts },
+
+    { ngx_string("llm_adapter_ping"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE12,
+      ngx_http_llm_ping,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter_flush"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, flush),
+      NULL },
+
+    { ngx_string("llm_adapter_intercept_errors"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, intercept_errors),
+      NULL },
+
+    { ngx_string("llm_adapter_headers"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, headers),
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_llm_module_ctx = {
+    ngx_http_llm_preconfiguration,         /* preconfiguration */
+    ngx_http_llm_postconfiguration,        /* postconfiguration */
+
+    ngx_http_llm_create_main_conf,         /* create main configuration */
+    ngx_http_llm_init_main_conf,           /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_llm_create_loc_conf,          /* create location configuration */
+    ngx_http_llm_merge_loc_conf            /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_llm_module = {
+    NGX_MODULE_V1,
+    &ngx_http_llm_module_ctx,              /* module context */
+    ngx_http_llm_commands,                 /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    ngx_http_llm_init_process,             /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+static ngx_int_t
+ngx_http_llm_preconfiguration(ngx_conf_t *cf)
+{
+    return ngx_http_llm_add_variables(cf);
+}
+
+
+static ngx_int_t
+ngx_http_llm_postconfiguration(ngx_conf_t *cf)
+{
+    /* the swallowing filter is the last to be added, and so the first to see
+     * what an attempt puts out */
+
+    if (ngx_http_llm_error_filter_init(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_filter_init(cf);
+}
+
+
+static void *
+ngx_http_llm_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_main_conf_t));
+    if (lmcf == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&lmcf->providers, cf->pool, 4,
+                       sizeof(ngx_http_llm_provider_t *))
+        != NGX_OK
+        || ngx_array_init(&lmcf->routes, cf->pool, 8,
+                          sizeof(ngx_http_llm_route_t))
+           != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return lmcf;
+}
+
+
+static char *
+ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
+{
+    ngx_http_llm_main_conf_t *lmcf = conf;
+
+    ngx_str_t                  name;
+    ngx_uint_t                 i, k, n;
+    ngx_http_llm_route_t      *route;
+    ngx_http_llm_target_t     *target;
+    ngx_http_llm_provider_t  **p;
+
+    lmcf->started = ngx_time();
+
+    ngx_str_set(&name, "request_id");
+
+    lmcf->request_id = ngx_http_get_variable_index(cf, &name);
+    if (lmcf->request_id == NGX_ERROR) {
+        return NGX_CONF_ERROR;
+    }
+
+    n = lmcf->providers.nelts;
+
+    for (i = 0; i < n; i++) {
+        p = lmcf->providers.elts;
+
+        if (ngx_http_llm_provider_ready(cf, p[i]) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    route = lmcf->routes.elts;
+
+    for (i = 0; i < lmcf->routes.nelts; i++) {
+        target = route[i].targets.elts;
+
+        for (k = 0; k < route[i].targets.nelts; k++) {
+            if (ngx_http_llm_resolve_target(cf, &target[k], route[i].file,
+                                            route[i].line)
+                != NGX_OK)
+            {
+                return NGX_CONF_ERROR;
+            }
+        }
+    }
+
+    if (ngx_http_llm_same_host(cf, lmcf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* a client's key is for one host: a model's name must not send it elsewhere */
+
+static ngx_int_t
+ngx_http_llm_same_host(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf)
+{
+    ngx_uint_t                i;
+    ngx_http_llm_route_t     *route;
+    ngx_http_llm_target_t    *target;
+    ngx_http_llm_provider_t  *p, *first;
+
+    first = NULL;
+    route = lmcf->routes.elts;
+
+    for (i = 0; i < lmcf->routes.nelts; i++) {
+        target = route[i].targets.elts;
+        p = target->provider;
+
+        if (p->key_source != NGX_HTTP_LLM_KEY_CLIENT) {
+            continue;
+        }
+
+        if (first == NULL) {
+            first = p;
+            continue;
+        }
+
+        if (first->host.len != p->host.len
+            || ngx_strncasecmp(first->host.data, p->host.data, p->host.len)
+               != 0)
+        {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "providers \"%V\" and \"%V\" have different hosts "
+                          "and \"key client\", a client's key would go to "
+                          "either in %s:%ui",
+                          &first->name, &p->name, route[i].file,
+                          route[i].line);
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static void *
+ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
+{
+    ngx_uint_t                i;
+    ngx_http_llm_loc_conf_t  *conf;
+
+    conf = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_loc_conf_t));
+    if (conf == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     conf->targets = NULL;
+     *     conf->passthrough_name = { 0, NULL };
+     *     conf->passthrough = NULL;
+     *     conf->prefix = { 0, NULL };
+     *     conf->own = 0;
+     */
+
+    conf->adapter = NGX_CONF_UNSET_UINT;
+    conf->client_abort = NGX_CONF_UNSET_UINT;
+    conf->ping = NGX_CONF_UNSET_MSEC;
+    conf->ping_head = NGX_CONF_UNSET_MSEC;
+    conf->flush = NGX_CONF_UNSET_MSEC;
+    conf->intercept_errors = NGX_CONF_UNSET;
+    conf->headers = NGX_CONF_UNSET;
+
+    for (i = 0; i < NGX_HTTP_LLM_T_MAX; i++) {
+        conf->timeout[i] = NGX_CONF_UNSET_MSEC;
+    }
+
+    return conf;
+}
+
+
+static char *
+ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_llm_loc_conf_t *prev = parent;
+    ngx_http_llm_loc_conf_t *conf = child;
+
+    ngx_uint_t  i;
+
+    ngx_conf_merge_uint_value(conf->client_abort, prev->client_abort,
+                              NGX_HTTP_LLM_CANCEL);
+    ngx_conf_merge_msec_value(conf->ping, prev->ping, 15000);
+    ngx_conf_merge_msec_value(conf->ping_head, prev->ping_head, 0);
+    ngx_conf_merge_msec_value(conf->flush, prev->flush, 0);
+    ngx_conf_merge_value(conf->intercept_errors, prev->intercept_errors, 0);
+    ngx_conf_merge_value(conf->headers, prev->headers, 1);
+
+    for (i = 0; i < NGX_HTTP_LLM_T_MAX; i++) {
+
+        /* unset: the provider's */
+
+        if (conf->timeout[i] == NGX_CONF_UNSET_MSEC) {
+            conf->timeout[i] = prev->timeout[i];
+        }
+    }
+
+    if (conf->passthrough_name.data == NULL) {
+        conf->passthrough_name = prev->passthrough_name;
+    }
+
+    return ngx_http_llm_merge_adapter(cf, prev, conf);
+}
+
+
+/* llm_adapter is not inherited, but by the nameless locations within its own */
+
+static char *
+ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
+    ngx_http_llm_loc_conf_t *conf)
+{
+    ngx_uint_t                 i;
+    ngx_http_llm_target_t     *target, passthrough;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (conf->own) {
+
+        if (clcf->handler != ngx_http_llm_handler) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "\"llm_adapter\" is in a location that another "
+                          "directive handles in %s:%ui",
+                          conf->file, conf->line);
+            return NGX_CONF_ERROR;
+        }
+
+        if (conf->targets) {
+            target = conf->targets->elts;
+
+            for (i = 0; i < conf->targets->nelts; i++) {
+                if (ngx_http_llm_resolve_target(cf, &target[i], conf->file,
+                                                conf->line)
+                    != NGX_OK)
+                {
+                    return NGX_CONF_ERROR;
+                }
+            }
+        }
+
+        if (clcf->noname && prev->prefix.len) {
+            conf->prefix = prev->prefix;
+        }
+
+    } else if (clcf->noname && prev->adapter != NGX_CONF_UNSET_UINT
+               && prev->adapter != NGX_HTTP_LLM_OFF)
+    {
+        conf->adapter = prev->adapter;
+        conf->targets = prev->targets;
+        conf->prefix = prev->prefix;
+        conf->file = prev->file;
+        conf->line = prev->line;
+
+        if (clcf->lmt_excpt && clcf->handler == NULL) {
+            clcf->handler = ngx_http_llm_handler;
+        }
+    }
+
+    if (conf->adapter == NGX_CONF_UNSET_UINT) {
+        conf->adapter = NGX_HTTP_LLM_OFF;
+        return NGX_CONF_OK;
+    }
+
+    if (conf->passthrough_name.data == NULL
+        || ngx_strcmp(conf->passthrough_name.data, "off") == 0)
+    {
+        return NGX_CONF_OK;
+    }
+
+    ngx_memzero(&passthrough, sizeof(ngx_http_llm_target_t));
+    passthrough.text = conf->passthrough_name;
+
+    if (ngx_http_llm_resolve_target(cf, &passthrough, conf->file, conf->line)
+        != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    conf->passthrough = passthrough.provider;
+
+    return NGX_CONF_OK;
+}
+
+
+/* the provider of a target, by its block or its preset */
+
+static ngx_int_t
+ngx_http_llm_resolve_target(ngx_conf_t *cf, ngx_http_llm_target_t *t,
+    u_char *file, ngx_uint_t line)
+{
+    u_char                    *colon;
+    ngx_str_t                  name;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+
+    name = t->text;
+    colon = ngx_strlchr(name.data, name.data + name.len, ':');
+
+    if (colon) {
+        name.len = colon - name.data;
+    }
+
+    t->provider = ngx_http_llm_provider_find(lmcf, &name);
+
+    if (t->provider == NULL) {
+        t->provider = ngx_http_llm_provider_preset(cf, lmcf, &name);
+    }
+
+    if (t->provider == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no usable provider \"%V\" in %s:%ui",
+                      &name, file, line);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_init_process(ngx_cycle_t *cycle)
+{
+    return ngx_http_llm_attempt_init_worker(cycle);
+}

@@ -1,0 +1,530 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * The nginx half: its structures, one for each lifetime (configuration,
+ * request, flight, attempt, reader), and what its files offer each other.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_MODULE_H_INCLUDED_
+#define _NGX_HTTP_LLM_MODULE_H_INCLUDED_
+
+
+#include "ngx_http_llm_compat.h"
+#include "core/llm.h"
+
+
+#define NGX_HTTP_LLM_EVENT_MAX       (16 * 1024 * 1024)  /* bytes, one event */
+#define NGX_HTTP_LLM_HOLD_MAX        (64 * 1024)   /* plain bytes before head */
+#define NGX_HTTP_LLM_READ_BUFFER     (64 * 1024)   /* one for a worker */
+#define NGX_HTTP_LLM_HEAD_MAX        (32 * 1024)   /* a provider's head */
+#define NGX_HTTP_LLM_UNREAD_HIGH     (256 * 1024)  /* the valve closes, */
+#define NGX_HTTP_LLM_UNREAD_LOW      (64 * 1024)   /* and opens again */
+#define NGX_HTTP_LLM_LINGER          1000          /* ms, after the terminal
+                                                      event, for a clean end
+                                                      of the HTTP message */
+
+#define NGX_HTTP_LLM_STATUS_OVERLOADED  529
+
+/* what llm_adapter says */
+
+#define NGX_HTTP_LLM_OFF       0
+#define NGX_HTTP_LLM_ON        1
+#define NGX_HTTP_LLM_DIRECT    2
+#define NGX_HTTP_LLM_TARGETS   3
+
+#define NGX_HTTP_LLM_CANCEL    0
+#define NGX_HTTP_LLM_DRAIN     1
+
+/* where a provider's key comes from */
+
+#define NGX_HTTP_LLM_KEY_NONE    0
+#define NGX_HTTP_LLM_KEY_OURS    1
+#define NGX_HTTP_LLM_KEY_CLIENT  2
+
+
+typedef struct ngx_http_llm_provider_s  ngx_http_llm_provider_t;
+typedef struct ngx_http_llm_flight_s    ngx_http_llm_flight_t;
+typedef struct ngx_http_llm_attempt_s   ngx_http_llm_attempt_t;
+typedef struct ngx_http_llm_reader_s    ngx_http_llm_reader_t;
+typedef struct ngx_http_llm_ctx_s       ngx_http_llm_ctx_t;
+typedef struct ngx_http_llm_block_s     ngx_http_llm_block_t;
+
+
+/* ---------------------------------------------------------- configuration */
+
+enum {
+    NGX_HTTP_LLM_T_CONNECT = 0,        /* TCP and TLS */
+    NGX_HTTP_LLM_T_FIRST_TOKEN,        /* request sent to first event */
+    NGX_HTTP_LLM_T_IDLE,               /* between two events */
+    NGX_HTTP_LLM_T_PLAIN,              /* request sent to whole answer */
+    NGX_HTTP_LLM_T_TOTAL,              /* everything */
+    NGX_HTTP_LLM_T_MAX
+};
+
+
+typedef struct {
+    ngx_str_t                      key;
+    ngx_str_t                      lowcase;
+    ngx_str_t                      value;      /* len 0: only dropped */
+} ngx_http_llm_header_t;
+
+
+/* a request on its way to a provider, for its signer */
+
+#define NGX_HTTP_LLM_SIGNED_HEADERS  8
+
+typedef struct {
+    ngx_str_t                      method;
+    ngx_str_t                      uri;
+    ngx_chain_t                   *body;
+    ngx_keyval_t                   headers[NGX_HTTP_LLM_SIGNED_HEADERS];
+    ngx_uint_t                     nheaders;
+} ngx_http_llm_outgoing_t;
+
+
+/* adds to out->headers what proves that the call is ours */
+
+typedef struct {
+    ngx_str_t                      name;
+    ngx_int_t                    (*sign)(ngx_http_request_t *r,
+                                       ngx_http_llm_provider_t *p,
+                                       ngx_http_llm_outgoing_t *out);
+} ngx_http_llm_signer_t;
+
+
+/* a model line; prices in 1e-12 USD a token (a millionth of a USD per million
+ * tokens) */
+
+#define NGX_HTTP_LLM_PRICE_INPUT        0
+#define NGX_HTTP_LLM_PRICE_CACHED       1
+#define NGX_HTTP_LLM_PRICE_CACHE_WRITE  2
+#define NGX_HTTP_LLM_PRICE_OUTPUT       3
+#define NGX_HTTP_LLM_PRICES             4
+
+typedef struct {
+    ngx_str_t                      name;
+    uint64_t                       context;    /* tokens; 0: not said */
+    uint64_t                       max_output;
+    uint64_t                       price[NGX_HTTP_LLM_PRICES];
+    uint8_t                        priced;     /* bits, by the same numbers */
+} ngx_http_llm_price_t;
+
+
+struct ngx_http_llm_provider_s {
+    ngx_str_t                      name;
+    const llm_dialect_t           *dialect;
+    const llm_framing_t           *framing;
+    const ngx_http_llm_signer_t   *signer;
+
+    ngx_str_t                      endpoint;   /* as written */
+    ngx_str_t                      host;       /* Host: header */
+    ngx_str_t                      base;       /* path before ours, no last / */
+
+    ngx_uint_t                     key_source; /* NGX_HTTP_LLM_KEY_... */
+    ngx_str_t                      key;        /* secret */
+    ngx_keyval_t                   auth;       /* header made of it; secret */
+    ngx_array_t                   *headers;    /* of ngx_http_llm_header_t */
+    ngx_array_t                    models;     /* of ngx_http_llm_price_t */
+    ngx_hash_t                     skip;       /* client headers not sent on */
+    ngx_hash_t                     hide;       /* answer headers not passed */
+
+    ngx_msec_t                     timeout[NGX_HTTP_LLM_T_MAX];
+
+    ngx_http_upstream_conf_t       upstream;   /* static: pools are tagged */
+    ngx_http_upstream_conf_t       direct;     /* the same, for passthrough */
+    ngx_http_upstream_srv_conf_t   uscf;       /* ours, with our peer.init */
+    ngx_http_upstream_srv_conf_t  *named;      /* upstream { } of the operator,
+                                                  NULL: a host and our pool */
+
+    /* a bare host: its addresses and a worker's idle connections */
+    ngx_addr_t                    *addrs;
+    ngx_uint_t                     naddrs;
+    ngx_uint_t                     next;       /* address, round robin */
+    ngx_uint_t                     keepalive;  /* idle connections at most */
+    ngx_queue_t                    idle;       /* newest first */
+    ngx_queue_t                    free;
+#if (NGX_HTTP_SSL)
+    ngx_ssl_session_t             *session;    /* the last one, of a worker */
+    ngx_str_t                      tls_ca;
+    ngx_str_t                      tls_name;
+    ngx_flag_t                     tls_verify; /* on unless said otherwise */
+#endif
+
+    u_char                        *file;       /* where it was written */
+    ngx_uint_t                     line;
+
+    unsigned                       tls:1;
+    unsigned                       preset:1;   /* made without a block */
+    unsigned                       ready:1;    /* set up */
+    unsigned                       stream_usage:1;
+    unsigned                       keepalive_set:1;
+    unsigned                       tls_set:1;
+    unsigned                       no_stream_options:1;  /* learnt, a worker */
+};
+
+
+extern const ngx_http_llm_signer_t  ngx_http_llm_key_signer;
+
+
+typedef struct {
+    ngx_str_t                      text;       /* as written */
+    ngx_http_llm_provider_t       *provider;
+    ngx_str_t                      model;      /* len 0: the client's */
+} ngx_http_llm_target_t;
+
+
+typedef struct {
+    ngx_str_t                      pattern;    /* '*' cut */
+    ngx_array_t                    targets;    /* of ngx_http_llm_target_t */
+    unsigned                       prefix:1;
+    u_char                        *file;
+    ngx_uint_t                     line;
+} ngx_http_llm_route_t;
+
+
+typedef struct {
+    ngx_array_t                    providers;  /* of ..._provider_t * */
+    ngx_array_t                    routes;     /* of ..._route_t */
+    time_t                         started;    /* "created" of models */
+    ngx_int_t                      request_id; /* index of the variable */
+} ngx_http_llm_main_conf_t;
+
+
+typedef struct {
+    ngx_uint_t                     adapter;    /* NGX_HTTP_LLM_OFF, ON, ... */
+    ngx_array_t                   *targets;    /* of ngx_http_llm_target_t */
+    ngx_str_t                      passthrough_name;
+    ngx_http_llm_provider_t       *passthrough;
+    ngx_msec_t                     timeout[NGX_HTTP_LLM_T_MAX];
+    ngx_uint_t                     client_abort;
+    ngx_msec_t                     ping;       /* 0: off */
+    ngx_msec_t                     ping_head;  /* 0: off */
+    ngx_msec_t                     flush;
+    ngx_flag_t                     intercept_errors;
+    ngx_flag_t                     headers;
+
+    ngx_str_t                      prefix;     /* the location's, or empty */
+    u_char                        *file;       /* of llm_adapter, for errors */
+    ngx_uint_t                     line;
+    unsigned                       own:1;      /* llm_adapter stands here */
+} ngx_http_llm_loc_conf_t;
+
+
+/* ----------------------------------------------------------------- flight */
+
+/*
+ * One answer on its way.  Blocks hold what is shown as it is shown, end to
+ * end, and from their other end a record for each event or segment.
+ */
+
+#define NGX_HTTP_LLM_REC_USAGE   0x01  /* only usage: not for clients that did
+                                          not ask */
+#define NGX_HTTP_LLM_REC_PLAIN   0x02  /* opaque bytes of a plain answer */
+
+
+typedef struct {
+    uint32_t                       offset;     /* in the block */
+    uint32_t                       len;
+    uint32_t                       data;       /* of the payload, from offset;
+                                                  0: it has several lines */
+    uint32_t                       flags;      /* NGX_HTTP_LLM_REC_... */
+} ngx_http_llm_record_t;
+
+
+struct ngx_http_llm_block_s {
+    ngx_http_llm_block_t          *next;
+    u_char                        *start;
+    u_char                        *last;       /* free from here ... */
+    ngx_http_llm_record_t         *records;    /* ... to the newest record;
+                                                  they grow downwards */
+    u_char                        *end;
+    ngx_uint_t                     n;
+};
+
+
+/* the three kinds of subscriber differ by what waking them means */
+
+typedef void (*ngx_http_llm_wake_pt)(ngx_http_llm_reader_t *rd);
+
+
+struct ngx_http_llm_flight_s {
+    ngx_http_llm_block_t          *first;
+    ngx_http_llm_block_t          *last;
+    ngx_queue_t                    readers;
+
+    off_t                          appended;   /* bytes, all time */
+    off_t                          trimmed;    /* bytes, given back */
+    off_t                          base;       /* where this answer began */
+
+    llm_answer_t                   answer;
+    llm_mem_t                      mem;
+
+    ngx_http_llm_attempt_t        *attempt;    /* running, or the last one */
+
+    ngx_uint_t                     status;
+    off_t                          content_length;  /* -1: not known */
+    ngx_str_t                      content_type;
+
+    /* with failed: told in the dialect of each reader */
+    llm_error_t                    error;
+    llm_str_t                      error_body; /* the provider's own, instead */
+
+    unsigned                       head:1;     /* status and type are known */
+    unsigned                       stream:1;   /* events, else segments */
+    unsigned                       released:1; /* readers may be shown it */
+    unsigned                       committed:1;    /* a reader has been sent
+                                                      a stream's head */
+    unsigned                       ended:1;    /* nothing more will come */
+    unsigned                       failed:1;   /* and it is not whole */
+    unsigned                       told:1;     /* by the provider itself */
+    unsigned                       end_marker:1;  /* the provider left out the
+                                                     terminal event */
+};
+
+
+struct ngx_http_llm_reader_s {
+    ngx_queue_t                    queue;      /* in flight->readers */
+    ngx_http_llm_flight_t         *flight;
+    ngx_http_llm_wake_pt           wake;
+
+    ngx_http_llm_block_t          *block;      /* the cursor */
+    ngx_uint_t                     record;
+
+    ngx_http_request_t            *request;
+    const llm_dialect_t           *dialect;
+
+    ngx_chain_t                   *free;
+    ngx_chain_t                   *busy;
+    ngx_http_posted_request_t      posted_request;
+
+    ngx_event_t                    ping;
+    ngx_event_t                    stall;      /* the client takes nothing */
+    ngx_event_t                    flush;
+    ngx_msec_t                     shown;      /* time of the last output */
+    off_t                          sent;       /* c->sent when last looked */
+
+    unsigned                       posted:1;
+    unsigned                       attached:1;
+    unsigned                       show_usage:1;
+    unsigned                       head_sent:1;
+    unsigned                       head_only:1;    /* by a head ping */
+    unsigned                       last_sent:1;
+    unsigned                       flushing:1;
+};
+
+
+/* ---------------------------------------------------------------- attempt */
+
+struct ngx_http_llm_attempt_s {
+    ngx_http_llm_ctx_t            *ctx;
+    ngx_http_llm_flight_t         *flight;
+    ngx_http_llm_provider_t       *provider;
+    ngx_str_t                      model;      /* asked of the provider */
+    ngx_http_request_t            *request;    /* the subrequest */
+
+    ngx_event_t                    timer;
+    ngx_msec_t                     timeout[NGX_HTTP_LLM_T_MAX];
+    ngx_msec_t                     started;
+    ngx_msec_t                     sent;       /* the request, whole; 0: not */
+    ngx_msec_t                     last_event;
+
+    void                          *framer;
+    ngx_http_status_t              status;
+    ngx_http_chunked_t             chunked;
+    ngx_array_t                   *headers;    /* of ngx_table_elt_t, for the
+                                                  client */
+    ngx_str_t                      content_type;
+    ngx_http_upstream_conf_t      *conf;
+
+    ngx_chain_t                    valve;      /* in u->busy_bufs: closed */
+    ngx_buf_t                      valve_buf;
+    ngx_http_posted_request_t      posted_request;
+
+    const char                    *error;      /* class, static; NULL: none */
+    ngx_uint_t                     malformed;  /* events that were no JSON */
+
+    unsigned                       asked_usage:1;
+    unsigned                       first:1;    /* first token was seen */
+    unsigned                       whole:1;    /* the HTTP message ended well */
+    unsigned                       closed:1;   /* the valve is */
+    unsigned                       posted:1;
+    unsigned                       running:1;
+    unsigned                       head:1;     /* of the answer, seen */
+    unsigned                       again:1;    /* once more, without
+                                                  stream_options */
+    unsigned                       cleaned:1;
+};
+
+
+/* ---------------------------------------------------------------- request */
+
+struct ngx_http_llm_ctx_s {
+    ngx_http_request_t            *request;
+
+    const llm_dialect_t           *dialect;    /* the client's */
+    const llm_endpoint_t          *endpoint;
+    llm_str_t                      model_id;   /* GET models/{id} */
+    llm_request_t                  rq;
+    llm_mem_t                      mem;        /* r->pool */
+
+    ngx_http_llm_target_t         *target;
+    ngx_http_llm_flight_t         *flight;
+    ngx_http_llm_reader_t          reader;
+    ngx_http_llm_attempt_t        *attempt;    /* the last one */
+    ngx_uint_t                     attempts;
+
+    ngx_event_t                    total;      /* timer over all attempts */
+
+    /* for the log, when the flight is gone */
+    llm_usage_t                    usage;
+    ngx_str_t                      finish_reason;
+    ngx_str_t                      provider_request_id;
+    const char                    *error;      /* $llm_error, static */
+    ngx_uint_t                     error_status;    /* for upstream_NNN */
+    uint64_t                       overhead;   /* us spent by us */
+    ngx_msec_t                     arrived;
+    ngx_msec_t                     first_shown;     /* 0: nothing yet */
+    ngx_msec_t                     last_shown;
+
+    ngx_str_t                      shape;      /* body in nginx's own errors'
+                                                  place */
+
+    /* passthrough */
+    ngx_http_llm_provider_t       *passthrough;
+    ngx_http_status_t              status;
+    ngx_http_chunked_t             chunked;
+    ngx_chain_t                   *out_free;
+    ngx_chain_t                   *out_busy;
+
+    unsigned                       own:1;      /* the answer is ours, not made
+                                                  by nginx */
+    unsigned                       reading:1;  /* the client's body */
+    unsigned                       aborted:1;  /* the client has gone */
+    unsigned                       finalized:1;
+    unsigned                       shaped:1;
+    unsigned                       internal_chunked:1;
+    unsigned                       header_done:1;
+};
+
+
+extern ngx_module_t  ngx_http_llm_module;
+
+
+/* ngx_http_llm_conf.c: blocks and setters */
+char *ngx_http_llm_provider_block(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_llm_model(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_adapter(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_passthrough_set(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_llm_timeout(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_ping(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_http_llm_parse_timeout(ngx_conf_t *cf, ngx_str_t *arg,
+    ngx_msec_t *timeout);
+
+/* ngx_http_llm_provider.c: from what was written to what can be called */
+ngx_http_llm_provider_t *ngx_http_llm_provider_find(
+    ngx_http_llm_main_conf_t *lmcf, ngx_str_t *name);
+ngx_http_llm_provider_t *ngx_http_llm_provider_preset(ngx_conf_t *cf,
+    ngx_http_llm_main_conf_t *lmcf, ngx_str_t *name);
+ngx_http_llm_provider_t *ngx_http_llm_provider_create(ngx_conf_t *cf,
+    ngx_http_llm_main_conf_t *lmcf, ngx_str_t *name);
+ngx_int_t ngx_http_llm_provider_ready(ngx_conf_t *cf,
+    ngx_http_llm_provider_t *p);
+ngx_int_t ngx_http_llm_secret(ngx_conf_t *cf, ngx_str_t *text,
+    ngx_str_t *secret, ngx_uint_t *literal);
+
+/* ngx_http_llm_handler.c: a request, up to its first attempt */
+ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
+ngx_http_llm_ctx_t *ngx_http_llm_get_ctx(ngx_http_request_t *r);
+void ngx_http_llm_facts(ngx_http_llm_ctx_t *ctx);
+
+/* ngx_http_llm_request.c: small questions about a client's request */
+void ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path);
+ngx_table_elt_t *ngx_http_llm_request_header(ngx_http_request_t *r,
+    const char *name, size_t len);
+const llm_dialect_t *ngx_http_llm_marked_dialect(ngx_http_request_t *r);
+ngx_array_t *ngx_http_llm_model_list(ngx_http_request_t *r);
+uint64_t ngx_http_llm_now(void);
+llm_str_t ngx_http_llm_request_id(ngx_http_request_t *r);
+
+/* ngx_http_llm_error.c: errors of ours, and nginx's own in our locations */
+ngx_int_t ngx_http_llm_error(ngx_http_request_t *r, llm_error_t *err);
+ngx_int_t ngx_http_llm_send_json(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *body);
+ngx_int_t ngx_http_llm_add_header(ngx_http_request_t *r, const char *name,
+    const char *value);
+ngx_int_t ngx_http_llm_add_header_str(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value);
+ngx_int_t ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx);
+const llm_dialect_t *ngx_http_llm_error_dialect(ngx_http_request_t *r);
+ngx_uint_t ngx_http_llm_has_error_page(ngx_http_request_t *r,
+    ngx_uint_t status);
+ngx_int_t ngx_http_llm_error_filter_init(ngx_conf_t *cf);
+
+/* ngx_http_llm_flight.c: the log and its readers */
+ngx_http_llm_flight_t *ngx_http_llm_flight_create(void);
+void ngx_http_llm_flight_free(ngx_http_llm_flight_t *f);
+u_char *ngx_http_llm_flight_reserve(ngx_http_llm_flight_t *f, size_t size);
+void ngx_http_llm_flight_commit(ngx_http_llm_flight_t *f, size_t len,
+    size_t data, ngx_uint_t flags);
+void ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f);
+void ngx_http_llm_flight_wake(ngx_http_llm_flight_t *f);
+void ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f,
+    ngx_http_llm_block_t *keep);
+extern const llm_mem_t  ngx_http_llm_heap;
+llm_mem_t ngx_http_llm_pool_mem(ngx_pool_t *pool);
+
+/* ngx_http_llm_attempt.c: one try at one provider */
+ngx_int_t ngx_http_llm_attempt_start(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_attempt_cleanup(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_attempt_abort(ngx_http_llm_attempt_t *a, const char *error);
+void ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a);
+ngx_int_t ngx_http_llm_attempt_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_llm_attempt_init_worker(ngx_cycle_t *cycle);
+
+/* ngx_http_llm_answer.c: what comes back, into the flight */
+ngx_int_t ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a);
+ngx_int_t ngx_http_llm_answer_feed(ngx_http_llm_attempt_t *a, u_char *pos,
+    u_char *last);
+void ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
+    const char *error);
+
+/* ngx_http_llm_upstream.c: requests to, and heads from, a provider */
+ngx_chain_t *ngx_http_llm_build_head(ngx_http_request_t *r,
+    ngx_http_llm_provider_t *p, ngx_str_t *path, off_t content_length,
+    ngx_chain_t *body);
+ngx_int_t ngx_http_llm_status_line(ngx_http_request_t *r,
+    ngx_http_upstream_t *u, ngx_http_status_t *status);
+ngx_int_t ngx_http_llm_header_line(ngx_http_request_t *r,
+    ngx_http_upstream_t *u, ngx_table_elt_t *h);
+ngx_uint_t ngx_http_llm_header_hidden(ngx_http_llm_provider_t *p,
+    ngx_table_elt_t *h);
+ngx_int_t ngx_http_llm_header_hashes(ngx_conf_t *cf,
+    ngx_http_llm_provider_t *p);
+
+/* ngx_http_llm_peer.c: connections */
+ngx_int_t ngx_http_llm_peer_init(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
+ngx_int_t ngx_http_llm_peer_pool(ngx_conf_t *cf, ngx_http_llm_provider_t *p);
+
+/* ngx_http_llm_reader.c: a client that follows a flight */
+void ngx_http_llm_reader_attach(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_reader_cleanup(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_reader_client(ngx_http_request_t *r);
+
+/* ngx_http_llm_filter.c: the output of attempts goes nowhere */
+ngx_int_t ngx_http_llm_filter_init(ngx_conf_t *cf);
+
+/* ngx_http_llm_passthrough.c: other paths and methods, unparsed */
+ngx_int_t ngx_http_llm_passthrough_handler(ngx_http_request_t *r,
+    ngx_http_llm_provider_t *p);
+
+/* ngx_http_llm_variable.c */
+ngx_int_t ngx_http_llm_add_variables(ngx_conf_t *cf);
+
+
+#endif /* _NGX_HTTP_LLM_MODULE_H_INCLUDED_ */

@@ -1,0 +1,485 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * Connections to a provider.  Every provider has an upstream configuration of
+ * its own whose peer.init is ours.  For a bare host the peers are the host's
+ * addresses and a pool of idle connections that each worker keeps; for a
+ * named upstream { } they are nginx's own, with its balancing and keepalive,
+ * and ours stand around them.
+ *
+ * In both cases one rule is added to nginx's: a request is sent a second time
+ * within one attempt only if it was not sent at all, or if it went to an idle
+ * connection that the provider had closed without a byte of an answer.
+ * Everything else is for the attempt's owner to decide.
+ */
+
+
+#include "ngx_http_llm_module.h"
+
+
+#define NGX_HTTP_LLM_IDLE_TIMEOUT   60000      /* ms */
+#define NGX_HTTP_LLM_IDLE_AGE       3600000    /* ms, of a connection */
+#define NGX_HTTP_LLM_IDLE_REQUESTS  1000
+
+
+/* an idle connection of a bare host */
+
+typedef struct {
+    ngx_queue_t                    queue;
+    ngx_connection_t              *connection;
+    ngx_http_llm_provider_t       *provider;
+    ngx_addr_t                    *addr;
+} ngx_http_llm_idle_t;
+
+
+/* peers of one attempt */
+
+typedef struct {
+    ngx_http_llm_provider_t       *provider;
+    ngx_http_upstream_t           *upstream;
+    ngx_addr_t                    *addr;       /* the one in use */
+    ngx_uint_t                     next;
+
+    /* of a named upstream */
+    void                          *data;
+    ngx_event_get_peer_pt          get;
+    ngx_event_free_peer_pt         free;
+#if (NGX_HTTP_SSL)
+    ngx_event_set_peer_session_pt  set_session;
+    ngx_event_save_peer_session_pt save_session;
+#endif
+} ngx_http_llm_peer_t;
+
+
+static ngx_int_t ngx_http_llm_peer_get_host(ngx_peer_connection_t *pc,
+    void *data);
+static void ngx_http_llm_peer_free_host(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state);
+static ngx_int_t ngx_http_llm_peer_keep(ngx_peer_connection_t *pc,
+    ngx_http_llm_peer_t *lp);
+static ngx_int_t ngx_http_llm_peer_get_named(ngx_peer_connection_t *pc,
+    void *data);
+static void ngx_http_llm_peer_free_named(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state);
+static void ngx_http_llm_peer_once(ngx_peer_connection_t *pc,
+    ngx_http_upstream_t *u, ngx_uint_t state);
+static void ngx_http_llm_idle_dummy(ngx_event_t *ev);
+static void ngx_http_llm_idle_handler(ngx_event_t *ev);
+static void ngx_http_llm_idle_close(ngx_connection_t *c);
+#if (NGX_HTTP_SSL)
+static ngx_int_t ngx_http_llm_peer_set_session(ngx_peer_connection_t *pc,
+    void *data);
+static void ngx_http_llm_peer_save_session(ngx_peer_connection_t *pc,
+    void *data);
+static ngx_int_t ngx_http_llm_peer_set_named_session(
+    ngx_peer_connection_t *pc, void *data);
+static void ngx_http_llm_peer_save_named_session(ngx_peer_connection_t *pc,
+    void *data);
+#endif
+
+
+ngx_int_t
+ngx_http_llm_peer_pool(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
+{
+    ngx_uint_t            i;
+    ngx_http_llm_idle_t  *idle;
+
+    ngx_queue_init(&p->idle);
+    ngx_queue_init(&p->free);
+
+    if (p->named || p->keepalive == 0) {
+        return NGX_OK;
+    }
+
+    idle = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_idle_t) * p->keepalive);
+    if (idle == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < p->keepalive; i++) {
+        idle[i].provider = p;
+        ngx_queue_insert_head(&p->free, &idle[i].queue);
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_llm_peer_init(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_peer_t      *lp;
+    ngx_http_llm_provider_t  *p;
+
+    p = (ngx_http_llm_provider_t *) ((u_char *) us
+                                - offsetof(ngx_http_llm_provider_t, uscf));
+    u = r->upstream;
+
+    lp = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_peer_t));
+    if (lp == NULL) {
+        return NGX_ERROR;
+    }
+
+    lp->provider = p;
+    lp->upstream = u;
+
+    if (p->named) {
+        if (p->named->peer.init(r, p->named) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        lp->data = u->peer.data;
+        lp->get = u->peer.get;
+        lp->free = u->peer.free;
+
+        u->peer.data = lp;
+        u->peer.get = ngx_http_llm_peer_get_named;
+        u->peer.free = ngx_http_llm_peer_free_named;
+#if (NGX_HTTP_SSL)
+        lp->set_session = u->peer.set_session;
+        lp->save_session = u->peer.save_session;
+        u->peer.set_session = ngx_http_llm_peer_set_named_session;
+        u->peer.save_session = ngx_http_llm_peer_save_named_session;
+#endif
+
+        return NGX_OK;
+    }
+
+    lp->next = p->naddrs ? p->next++ % p->naddrs : 0;
+
+    u->peer.data = lp;
+    u->peer.get = ngx_http_llm_peer_get_host;
+    u->peer.free = ngx_http_llm_peer_free_host;
+    u->peer.tries = p->naddrs;
+#if (NGX_HTTP_SSL)
+    u->peer.set_session = ngx_http_llm_peer_set_session;
+    u->peer.save_session = ngx_http_llm_peer_save_session;
+#endif
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_peer_get_host(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_llm_peer_t *lp = data;
+
+    ngx_queue_t              *q;
+    ngx_connection_t         *c;
+    ngx_http_llm_idle_t      *idle;
+    ngx_http_llm_provider_t  *p;
+
+    p = lp->provider;
+
+    pc->cached = 0;
+    pc->connection = NULL;
+
+    if (p->naddrs == 0) {
+        pc->name = &p->uscf.host;
+        return NGX_BUSY;
+    }
+
+    if (!ngx_queue_empty(&p->idle)) {
+        q = ngx_queue_head(&p->idle);
+        ngx_queue_remove(q);
+        ngx_queue_insert_head(&p->free, q);
+
+        idle = ngx_queue_data(q, ngx_http_llm_idle_t, queue);
+        c = idle->connection;
+        lp->addr = idle->addr;
+
+        ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "llm peer: idle connection %p", c);
+
+        c->idle = 0;
+        c->sent = 0;
+        c->data = NULL;
+        c->log = pc->log;
+        c->read->log = pc->log;
+        c->write->log = pc->log;
+        c->pool->log = pc->log;
+
+        if (c->read->timer_set) {
+            ngx_del_timer(c->read);
+        }
+
+        pc->sockaddr = lp->addr->sockaddr;
+        pc->socklen = lp->addr->socklen;
+        pc->name = &lp->addr->name;
+        pc->connection = c;
+        pc->cached = 1;
+
+        return NGX_DONE;
+    }
+
+    lp->addr = &p->addrs[lp->next];
+    lp->next = (lp->next + 1) % p->naddrs;
+
+    pc->sockaddr = lp->addr->sockaddr;
+    pc->socklen = lp->addr->socklen;
+    pc->name = &lp->addr->name;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_peer_free_host(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state)
+{
+    ngx_http_llm_peer_t  *lp = data;
+
+    if (ngx_http_llm_peer_keep(pc, lp) == NGX_OK) {
+        pc->connection = NULL;
+    }
+
+    if (pc->tries) {
+        pc->tries--;
+    }
+
+    ngx_http_llm_peer_once(pc, lp->upstream, state);
+}
+
+
+/* NGX_OK: the connection is in the pool now, NGX_DECLINED */
+
+static ngx_int_t
+ngx_http_llm_peer_keep(ngx_peer_connection_t *pc, ngx_http_llm_peer_t *lp)
+{
+    ngx_queue_t              *q;
+    ngx_connection_t         *c;
+    ngx_http_llm_idle_t      *idle;
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_provider_t  *p;
+
+    c = pc->connection;
+    u = lp->upstream;
+    p = lp->provider;
+
+    if (c == NULL
+        || p->keepalive == 0
+        || !u->keepalive
+        || !u->request_body_sent
+        || c->read->eof
+        || c->read->error
+        || c->read->timedout
+        || c->write->error
+        || c->write->timedout
+        || c->requests >= NGX_HTTP_LLM_IDLE_REQUESTS
+        || ngx_current_msec - c->start_time > NGX_HTTP_LLM_IDLE_AGE
+        || ngx_terminate
+        || ngx_exiting)
+    {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_queue_empty(&p->free)) {
+        q = ngx_queue_last(&p->idle);
+        idle = ngx_queue_data(q, ngx_http_llm_idle_t, queue);
+        ngx_http_llm_idle_close(idle->connection);
+
+    } else {
+        q = ngx_queue_head(&p->free);
+        idle = ngx_queue_data(q, ngx_http_llm_idle_t, queue);
+    }
+
+    ngx_queue_remove(q);
+    ngx_queue_insert_head(&p->idle, q);
+
+    idle->connection = c;
+    idle->addr = lp->addr;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                   "llm peer: keep connection %p", c);
+
+    c->read->delayed = 0;
+    ngx_add_timer(c->read, NGX_HTTP_LLM_IDLE_TIMEOUT);
+
+    if (c->write->timer_set) {
+        ngx_del_timer(c->write);
+    }
+
+    c->write->handler = ngx_http_llm_idle_dummy;
+    c->read->handler = ngx_http_llm_idle_handler;
+
+    c->data = idle;
+    c->idle = 1;
+    c->log = ngx_cycle->log;
+    c->read->log = ngx_cycle->log;
+    c->write->log = ngx_cycle->log;
+    c->pool->log = ngx_cycle->log;
+
+    if (c->read->ready) {
+        ngx_http_llm_idle_handler(c->read);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_peer_get_named(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_llm_peer_t  *lp = data;
+
+    return lp->get(pc, lp->data);
+}
+
+
+static void
+ngx_http_llm_peer_free_named(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state)
+{
+    ngx_http_llm_peer_t  *lp = data;
+
+    lp->free(pc, lp->data, state);
+
+    ngx_http_llm_peer_once(pc, lp->upstream, state);
+}
+
+
+static void
+ngx_http_llm_peer_once(ngx_peer_connection_t *pc, ngx_http_upstream_t *u,
+    ngx_uint_t state)
+{
+    if (!(state & NGX_PEER_FAILED) || !u->request_sent) {
+        return;
+    }
+
+    if (u->headers_in.status_n
+        || u->buffer.last != u->buffer.start
+        || (u->state && u->state->bytes_received))
+    {
+        pc->cached = 0;
+    }
+
+    /* with pc->cached set ngx_http_upstream_next() adds one more try */
+
+    pc->tries = 0;
+}
+
+
+static void
+ngx_http_llm_idle_dummy(ngx_event_t *ev)
+{
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, ev->log, 0, "llm idle dummy handler");
+}
+
+
+/* an idle connection has a byte, an end, a time-out, or the worker quits */
+
+static void
+ngx_http_llm_idle_handler(ngx_event_t *ev)
+{
+    int                   n;
+    char                  buf[1];
+    ngx_connection_t     *c;
+    ngx_http_llm_idle_t  *idle;
+
+    c = ev->data;
+
+    if (!c->close && !c->read->timedout) {
+        n = recv(c->fd, buf, 1, MSG_PEEK);
+
+        if (n == -1 && ngx_socket_errno == NGX_EAGAIN) {
+            ev->ready = 0;
+
+            if (ngx_handle_read_event(c->read, 0) == NGX_OK) {
+                return;
+            }
+        }
+    }
+
+    idle = c->data;
+
+    ngx_http_llm_idle_close(c);
+
+    ngx_queue_remove(&idle->queue);
+    ngx_queue_insert_head(&idle->provider->free, &idle->queue);
+}
+
+
+static void
+ngx_http_llm_idle_close(ngx_connection_t *c)
+{
+#if (NGX_HTTP_SSL)
+
+    if (c->ssl) {
+        c->ssl->no_wait_shutdown = 1;
+        c->ssl->no_send_shutdown = 1;
+
+        if (ngx_ssl_shutdown(c) == NGX_AGAIN) {
+            c->ssl->handler = ngx_http_llm_idle_close;
+            return;
+        }
+    }
+
+#endif
+
+    ngx_destroy_pool(c->pool);
+    ngx_close_connection(c);
+}
+
+
+#if (NGX_HTTP_SSL)
+
+static ngx_int_t
+ngx_http_llm_peer_set_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_llm_peer_t  *lp = data;
+
+    /* one name, one configuration: a session fits all addresses of a host */
+
+    if (lp->provider->session == NULL) {
+        return NGX_OK;
+    }
+
+    return ngx_ssl_set_session(pc->connection, lp->provider->session);
+}
+
+
+static void
+ngx_http_llm_peer_save_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_llm_peer_t  *lp = data;
+
+    ngx_ssl_session_t    *session;
+
+    session = ngx_ssl_get_session(pc->connection);
+    if (session == NULL) {
+        return;
+    }
+
+    if (lp->provider->session) {
+        ngx_ssl_free_session(lp->provider->session);
+    }
+
+    lp->provider->session = session;
+}
+
+
+static ngx_int_t
+ngx_http_llm_peer_set_named_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_llm_peer_t  *lp = data;
+
+    return lp->set_session(pc, lp->data);
+}
+
+
+static void
+ngx_http_llm_peer_save_named_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_llm_peer_t  *lp = data;
+
+    lp->save_session(pc, lp->data);
+}
+
+#endif

@@ -1,0 +1,248 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * Small questions about a client's request, asked by several files: which
+ * path below the prefix, which header, which dialect by its marker, which
+ * models it may name.
+ */
+
+
+#include "ngx_http_llm_module.h"
+
+
+static ngx_int_t ngx_http_llm_model_add(ngx_array_t *list, ngx_str_t *id,
+    ngx_str_t *owner);
+static ngx_int_t ngx_http_llm_models_of(ngx_array_t *list,
+    ngx_http_llm_provider_t *p);
+
+
+/* the decoded path after the location's prefix, without a leading slash */
+
+void
+ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path)
+{
+    u_char                   *p, *last;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    p = r->uri.data;
+    last = p + r->uri.len;
+
+    if (r->uri.len >= llcf->prefix.len
+        && ngx_strncmp(p, llcf->prefix.data, llcf->prefix.len) == 0)
+    {
+        p += llcf->prefix.len;
+
+    } else {
+
+        /* named, regex and such: from the API's version on, if it is there */
+
+        p = ngx_strnstr(p, "/v1/", last - p);
+        p = p ? p + 4 : r->uri.data;
+    }
+
+    while (p < last && *p == '/') {
+        p++;
+    }
+
+    path->data = p;
+    path->len = last - p;
+}
+
+
+ngx_table_elt_t *
+ngx_http_llm_request_header(ngx_http_request_t *r, const char *name,
+    size_t len)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return NULL;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len == len
+            && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
+        {
+            return &h[i];
+        }
+    }
+}
+
+
+/* the dialect whose clients alone send a header that is here, or NULL */
+
+const llm_dialect_t *
+ngx_http_llm_marked_dialect(ngx_http_request_t *r)
+{
+    const llm_dialect_t *const  *d;
+
+    for (d = llm_dialects; *d; d++) {
+        if ((*d)->marker.len
+            && ngx_http_llm_request_header(r, (char *) (*d)->marker.data,
+                                           (*d)->marker.len))
+        {
+            return *d;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* of llm_model_t, in the order of the configuration; NULL: no memory */
+
+ngx_array_t *
+ngx_http_llm_model_list(ngx_http_request_t *r)
+{
+    ngx_uint_t                 i;
+    ngx_array_t               *list;
+    ngx_http_llm_route_t      *route;
+    ngx_http_llm_target_t     *target;
+    ngx_http_llm_loc_conf_t   *llcf;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+
+    list = ngx_array_create(r->pool, 8, sizeof(llm_model_t));
+    if (list == NULL) {
+        return NULL;
+    }
+
+    if (llcf->adapter == NGX_HTTP_LLM_TARGETS) {
+        target = llcf->targets->elts;
+
+        for (i = 0; i < llcf->targets->nelts; i++) {
+            if ((target[i].model.len
+                 ? ngx_http_llm_model_add(list, &target[i].model,
+                                          &target[i].provider->name)
+                 : ngx_http_llm_models_of(list, target[i].provider))
+                != NGX_OK)
+            {
+                return NULL;
+            }
+        }
+
+        return list;
+    }
+
+    /* a pattern's names are not known, unless its providers list models */
+
+    route = lmcf->routes.elts;
+
+    for (i = 0; i < lmcf->routes.nelts; i++) {
+        target = route[i].targets.elts;
+
+        if ((route[i].prefix
+             ? ngx_http_llm_models_of(list, target->provider)
+             : ngx_http_llm_model_add(list, &route[i].pattern,
+                                      &target->provider->name))
+            != NGX_OK)
+        {
+            return NULL;
+        }
+    }
+
+    return list;
+}
+
+
+static ngx_int_t
+ngx_http_llm_models_of(ngx_array_t *list, ngx_http_llm_provider_t *p)
+{
+    ngx_uint_t             i;
+    ngx_http_llm_price_t  *price;
+
+    price = p->models.elts;
+
+    for (i = 0; i < p->models.nelts; i++) {
+        if (ngx_http_llm_model_add(list, &price[i].name, &p->name) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_model_add(ngx_array_t *list, ngx_str_t *id, ngx_str_t *owner)
+{
+    ngx_uint_t    i;
+    llm_model_t  *m;
+
+    m = list->elts;
+
+    for (i = 0; i < list->nelts; i++) {
+        if (m[i].id.len == id->len
+            && ngx_memcmp(m[i].id.data, id->data, id->len) == 0)
+        {
+            return NGX_OK;
+        }
+    }
+
+    m = ngx_array_push(list);
+    if (m == NULL) {
+        return NGX_ERROR;
+    }
+
+    m->id.len = id->len;
+    m->id.data = id->data;
+    m->owner.len = owner->len;
+    m->owner.data = owner->data;
+
+    return NGX_OK;
+}
+
+
+/* $request_id, empty if it can't be had */
+
+llm_str_t
+ngx_http_llm_request_id(ngx_http_request_t *r)
+{
+    llm_str_t                   id;
+    ngx_http_variable_value_t  *vv;
+    ngx_http_llm_main_conf_t   *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+
+    id.len = 0;
+    id.data = NULL;
+
+    vv = ngx_http_get_indexed_variable(r->main, lmcf->request_id);
+
+    if (vv && !vv->not_found) {
+        id.len = vv->len;
+        id.data = vv->data;
+    }
+
+    return id;
+}
+
+
+/* a clock for $llm_overhead: microseconds since some moment */
+
+uint64_t
+ngx_http_llm_now(void)
+{
+    struct timespec  ts;
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+
+    return (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
