@@ -190,7 +190,13 @@ ngx_http_llm_answer_feed(ngx_http_llm_attempt_t *a, u_char *pos, u_char *last)
     rc = f->stream ? ngx_http_llm_answer_events(a, pos, last)
                    : ngx_http_llm_answer_plain(a, pos, last);
 
-    if (f->released && (f->appended != before || f->ended)) {
+    if (ngx_queue_empty(&f->readers)) {
+
+        /* drained: nobody will be shown it */
+
+        ngx_http_llm_flight_trim(f, NULL);
+
+    } else if (f->released && (f->appended != before || f->ended)) {
         ngx_http_llm_flight_wake(f);
     }
 

@@ -218,11 +218,14 @@ static ngx_int_t
 ngx_http_llm_attempt_create_request(ngx_http_request_t *r)
 {
     off_t                    length;
+    uint64_t                 start;
     ngx_str_t                path;
     ngx_chain_t             *body;
     ngx_http_llm_attempt_t  *a;
 
     a = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    start = ngx_http_llm_now();
 
     body = ngx_http_llm_attempt_body(a, &length);
     if (body == NULL) {
@@ -240,6 +243,8 @@ ngx_http_llm_attempt_create_request(ngx_http_request_t *r)
 
     r->upstream->request_bufs = ngx_http_llm_build_head(r->main, a->provider,
                                                         &path, length, body);
+
+    a->ctx->overhead += ngx_http_llm_now() - start;
 
     return r->upstream->request_bufs ? NGX_OK : NGX_ERROR;
 }
@@ -659,8 +664,11 @@ ngx_http_llm_attempt_input(void *data, ssize_t bytes)
     ngx_http_llm_attempt_t *a = data;
 
     u_char               *pos, *last;
+    uint64_t              start;
     ngx_int_t             rc;
     ngx_http_upstream_t  *u;
+
+    start = ngx_http_llm_now();
 
     u = a->request->upstream;
 
@@ -707,6 +715,8 @@ ngx_http_llm_attempt_input(void *data, ssize_t bytes)
 
     ngx_http_llm_attempt_valve(a);
     ngx_http_llm_attempt_arm(a);
+
+    a->ctx->overhead += ngx_http_llm_now() - start;
 
     return NGX_OK;
 }
@@ -792,6 +802,7 @@ ngx_http_llm_attempt_valve(ngx_http_llm_attempt_t *a)
     u = a->request->upstream;
 
     a->closed = 1;
+    a->posted = 0;
 
     if (a->valve_buf.start == NULL) {
         a->valve_buf.start = (u_char *) "v";

@@ -111,6 +111,7 @@ ngx_http_llm_send_json(ngx_http_request_t *r, ngx_uint_t status,
     }
 
     ctx->own = 1;
+    r->disable_not_modified = 1;
 
     if (r->request_body == NULL) {
         rc = ngx_http_discard_request_body(r);

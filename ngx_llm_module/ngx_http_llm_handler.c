@@ -318,17 +318,22 @@ done:
 static void
 ngx_http_llm_body_ready(ngx_http_request_t *r)
 {
+    uint64_t             start;
     ngx_int_t            rc;
     llm_error_t          err;
     ngx_http_llm_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
 
+    start = ngx_http_llm_now();
+
     ctx->reading = 0;
 
     ngx_memzero(&err, sizeof(llm_error_t));
 
     rc = ngx_http_llm_begin(r, ctx, &err);
+
+    ctx->overhead += ngx_http_llm_now() - start;
 
     if (rc == NGX_DECLINED) {
         rc = ngx_http_llm_error(r, &err);

@@ -157,6 +157,13 @@ ngx_http_llm_reader_check(ngx_http_request_t *r)
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
 
+    if (ctx == NULL) {
+
+        /* redirected */
+
+        return;
+    }
+
     if (c->error) {
         goto gone;
     }
@@ -295,12 +302,15 @@ ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx)
 void
 ngx_http_llm_reader_client(ngx_http_request_t *r)
 {
+    uint64_t                start;
     ngx_int_t               rc;
     ngx_chain_t            *out;
     ngx_connection_t       *c;
     ngx_http_llm_ctx_t     *ctx;
     ngx_http_llm_reader_t  *rd;
     ngx_http_llm_flight_t  *f;
+
+    start = ngx_http_llm_now();
 
     c = r->connection;
 
@@ -357,6 +367,8 @@ write:
             goto failed;
         }
     }
+
+    ctx->overhead += ngx_http_llm_now() - start;
 
     if (rd->last_sent && !(ctx->attempt && ctx->attempt->running)) {
         ctx->finalized = 1;
@@ -423,6 +435,8 @@ ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx)
             return NGX_AGAIN;
         }
 
+        ngx_http_llm_reader_cleanup(ctx);
+
         rc = ngx_http_llm_reader_failed(ctx);
         return rc == NGX_OK ? NGX_DONE : rc;
     }
@@ -434,6 +448,7 @@ ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx)
         && ngx_http_llm_has_error_page(r, f->status)
         && !(ctx->attempt && ctx->attempt->running))
     {
+        ngx_http_llm_reader_cleanup(ctx);
         return f->status;
     }
 
@@ -478,6 +493,7 @@ ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx)
 
     ctx->own = 1;
     rd->head_sent = 1;
+    r->disable_not_modified = 1;
 
     r->headers_out.status = (rd->head_only || f->stream)
                             ? NGX_HTTP_OK : f->status;

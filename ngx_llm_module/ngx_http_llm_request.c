@@ -10,7 +10,16 @@
 
 #include "ngx_http_llm_module.h"
 
+#if (NGX_OPENSSL)
+#include <openssl/rand.h>
+#endif
 
+
+#define NGX_HTTP_LLM_ID_LEN  16                /* bytes, as $request_id has */
+
+
+static ngx_int_t ngx_http_llm_random_id(ngx_http_request_t *r,
+    ngx_http_variable_value_t *vv);
 static ngx_int_t ngx_http_llm_model_add(ngx_array_t *list, ngx_str_t *id,
     ngx_str_t *owner);
 static ngx_int_t ngx_http_llm_models_of(ngx_array_t *list,
@@ -210,7 +219,12 @@ ngx_http_llm_model_add(ngx_array_t *list, ngx_str_t *id, ngx_str_t *owner)
 }
 
 
-/* $request_id, empty if it can't be had */
+/*
+ * $request_id, empty if it can't be had.  nginx asks OpenSSL for 16 random
+ * bytes each time, which costs a third of all that we add to a small request;
+ * so the bytes are taken from a stock here, each of them once, and the
+ * variable is given the value before it is asked for.
+ */
 
 llm_str_t
 ngx_http_llm_request_id(ngx_http_request_t *r)
@@ -219,12 +233,17 @@ ngx_http_llm_request_id(ngx_http_request_t *r)
     ngx_http_variable_value_t  *vv;
     ngx_http_llm_main_conf_t   *lmcf;
 
+    r = r->main;
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+
+    vv = &r->variables[lmcf->request_id];
+
+    if (!vv->valid && ngx_http_llm_random_id(r, vv) != NGX_OK) {
+        vv = ngx_http_get_indexed_variable(r, lmcf->request_id);
+    }
 
     id.len = 0;
     id.data = NULL;
-
-    vv = ngx_http_get_indexed_variable(r->main, lmcf->request_id);
 
     if (vv && !vv->not_found) {
         id.len = vv->len;
@@ -232,6 +251,51 @@ ngx_http_llm_request_id(ngx_http_request_t *r)
     }
 
     return id;
+}
+
+
+static ngx_int_t
+ngx_http_llm_random_id(ngx_http_request_t *r, ngx_http_variable_value_t *vv)
+{
+#if (NGX_OPENSSL)
+
+    u_char         *id;
+
+    static u_char   stock[NGX_HTTP_LLM_ID_LEN * 64];
+    static size_t   left;
+
+    id = ngx_pnalloc(r->pool, 2 * NGX_HTTP_LLM_ID_LEN);
+    if (id == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (left == 0) {
+        if (RAND_bytes(stock, sizeof(stock)) != 1) {
+            return NGX_ERROR;
+        }
+
+        left = sizeof(stock);
+    }
+
+    left -= NGX_HTTP_LLM_ID_LEN;
+
+    (void) ngx_hex_dump(id, stock + left, NGX_HTTP_LLM_ID_LEN);
+
+    ngx_memzero(stock + left, NGX_HTTP_LLM_ID_LEN);
+
+    vv->len = 2 * NGX_HTTP_LLM_ID_LEN;
+    vv->valid = 1;
+    vv->no_cacheable = 0;
+    vv->not_found = 0;
+    vv->data = id;
+
+    return NGX_OK;
+
+#else
+
+    return NGX_DECLINED;
+
+#endif
 }
 
 

@@ -320,7 +320,9 @@ anthropic_stream_end(const llm_answer_t *a, const llm_mem_t *mem,
 static void
 anthropic_ping(const llm_answer_t *a, llm_str_t *out)
 {
-    const anthropic_answer_t *d = a->data;
+    const anthropic_answer_t *d;
+
+    d = (a->dialect == &llm_dialect_anthropic) ? a->data : NULL;
 
     /* SDKs want message_start first; seen is not yet shown */
 

@@ -53,6 +53,7 @@ static void openai_render_error(llm_out_t *o, const void *data);
 static const char *openai_error_type(llm_uint_t status);
 static llm_int_t openai_stream_error(const llm_answer_t *a,
     const llm_error_t *err, const llm_mem_t *mem, llm_str_t *out);
+static llm_uint_t openai_is_responses(const llm_answer_t *a);
 static void openai_render_stream_error(llm_out_t *o, const void *data);
 static llm_int_t openai_stream_end(const llm_answer_t *a,
     const llm_mem_t *mem, llm_str_t *out);
@@ -453,11 +454,22 @@ static llm_int_t
 openai_stream_error(const llm_answer_t *a, const llm_error_t *err,
     const llm_mem_t *mem, llm_str_t *out)
 {
-    if (a->endpoint->id == OPENAI_RESPONSES) {
+    if (openai_is_responses(a)) {
         return openai_responses_error(a, err, mem, out);
     }
 
     return llm_render(mem, out, openai_render_stream_error, err);
+}
+
+
+/* an attempt that never began has no dialect yet */
+
+static llm_uint_t
+openai_is_responses(const llm_answer_t *a)
+{
+    return a->dialect == &llm_dialect_openai
+           && a->endpoint
+           && a->endpoint->id == OPENAI_RESPONSES;
 }
 
 
@@ -476,7 +488,7 @@ openai_stream_end(const llm_answer_t *a, const llm_mem_t *mem,
 {
     llm_str_t  text;
 
-    if (a->terminal || a->endpoint->id == OPENAI_RESPONSES) {
+    if (a->terminal || openai_is_responses(a)) {
         text.len = 0;
         text.data = NULL;
 

@@ -414,6 +414,13 @@ texts(void)
     is(&out, "", "stream_end: nothing more");
 
     llm_dialect_anthropic.answer_free(&a);
+
+    memset(&a, 0, sizeof(llm_answer_t));
+    llm_dialect_anthropic.ping(&a, &out);
+    is(&out, ": ping\n\n", "ping: an attempt that never began");
+    llm_dialect_anthropic.stream_error(&a, &err, &pool.mem, &out);
+    ok(out.len > 0, "stream_error: an attempt that never began");
+
     pool_free(&pool);
 }
 
@@ -521,6 +528,7 @@ plains(void)
     plain("cut", D, "messages", "{\"stop_reason\":\"end_turn\",\"usage\":{",
           "", 0, "end_turn", "-/-/-/-/-");
     plain("no JSON", D, "messages", "oops", "", 0, "", "-/-/-/-/-");
+    plain("nothing", D, "messages", "", "", 0, "", "-/-/-/-/-");
 }
 
 

@@ -518,6 +518,7 @@ rejected(void)
 
     is_int(REJ(400, "{\"error\":\"Unknown field: stream_options\"}"), 1,
            "rejected: named");
+    is_int(REJ(400, "stream_options: extra field"), 1, "rejected: at once");
     is_int(REJ(422, "... Stream_Options ..."), 1, "rejected: other case");
     is_int(REJ(400, "extra inputs: include_usage"), 1,
            "rejected: the inner name");

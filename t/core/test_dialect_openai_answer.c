@@ -203,6 +203,7 @@ static const fail_t  failures[] = {
     { CHAT, NULL, "{\"choices\":[],\"error\":{\"code\":502}}", 502 },
     { CHAT, NULL, "{\"object\":\"error\",\"message\":\"x\",\"code\":400}",
       400 },
+    { CHAT, NULL, " \n {\"object\":\"error\",\"code\":401}", 401 },
     { CHAT, "error", "{\"message\":\"x\",\"type\":\"server_error\"}", 500 },
     { "completions", NULL, "{\"error\":{\"type\":\"server_error\"}}", 500 },
     { "responses", "error", "{\"type\":\"error\",\"code\":"
@@ -254,6 +255,23 @@ failed(void)
 }
 
 
+/* usage of one choice (Kimi), reasons that are no words */
+
+static const step_t  chat_choice_usage[] = {
+    { NULL, "{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":"
+      "\"a b\\n\\u00e9" "12345678901234567890123456789012\",\"usage\":" USAGE
+      "}]}", "", "bf" }
+};
+
+static const step_t  chat_long_reason[] = {
+    { NULL, "{\"choices\":[{\"delta\":{},\"finish_reason\":\"\\u0061"
+      "1234567890123456789012345678901234567890123456789012345678901234567890"
+      "1234567890123456789012345678901234567890123456789012345678901234567890"
+      "1234567890123456789012345678901234567890123456789012345678901234567890"
+      "\"}]}", "", "bf" }
+};
+
+
 static void
 chat_events(void)
 {
@@ -301,6 +319,14 @@ chat_events(void)
     END();
     RUN(CHAT, 0, 1, "chat: structured output", chat_structured);
     END();
+    RUN(CHAT, 0, 0, "chat: usage in a choice", chat_choice_usage);
+    is_usage(&a, "19/10/4/-/2", "chat: usage in a choice");
+    is_reason(&a, "a_b___12345678901234567890123456", "chat: reason");
+    END();
+    RUN(CHAT, 0, 0, "chat: an endless reason", chat_long_reason);
+    is_reason(&a, "", "chat: reason");
+    END();
+
     RUN("completions", 1, 0, "completions", completions);
     is_usage(&a, "19/10/4/-/2", "completions: usage");
     END();
@@ -503,6 +529,13 @@ chat_texts(void)
     answer_init(&a, D, "responses", &m.mem);
     llm_dialect_openai.stream_end(&a, &pool.mem, &out);
     is(&out, "", "stream_end: responses");
+
+    memset(&a, 0, sizeof(llm_answer_t));
+    llm_dialect_openai.stream_error(&a, &err, &pool.mem, &out);
+    ok(out.len && memcmp(out.data, "data: {", 7) == 0,
+       "stream_error: an attempt that never began");
+    llm_dialect_openai.stream_end(&a, &pool.mem, &out);
+    llm_dialect_openai.answer_free(&a);
 
     pool_free(&pool);
 }
