@@ -21,6 +21,8 @@ static ngx_int_t ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a,
     llm_event_t *ev);
 static ngx_int_t ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a,
     u_char *pos, u_char *last);
+static ngx_int_t ngx_http_llm_answer_look(ngx_http_llm_attempt_t *a);
+static ngx_int_t ngx_http_llm_answer_facts(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_malformed(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_told_error(ngx_http_llm_attempt_t *a,
     llm_event_t *ev);
@@ -258,6 +260,13 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
 
     f = a->flight;
 
+    if (ev->lines && ev->data.len == 0) {
+
+        /* a keepalive of some servers: no client could parse it */
+
+        return NGX_OK;
+    }
+
     if (a->provider->dialect->event(&f->answer, ev, &what) != LLM_OK) {
         return NGX_ERROR;
     }
@@ -376,7 +385,11 @@ ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a, u_char *pos,
 
     f = a->flight;
 
-    if (a->provider->dialect->plain(&f->answer, pos, last) != LLM_OK) {
+    /* what is held is looked at when it is whole, in one go */
+
+    if (f->released
+        && a->provider->dialect->plain(&f->answer, pos, last) != LLM_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -392,8 +405,12 @@ ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a, u_char *pos,
     ngx_http_llm_flight_commit(f, last - pos, 0, NGX_HTTP_LLM_REC_PLAIN);
 
     if (!f->released
-        && f->appended - f->trimmed > NGX_HTTP_LLM_HOLD_MAX)
+        && f->appended - f->base > NGX_HTTP_LLM_HOLD_MAX)
     {
+        if (ngx_http_llm_answer_look(a) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
         if (f->answer.failed && f->status < NGX_HTTP_SPECIAL_RESPONSE) {
             a->error = "upstream_error";
             return NGX_ERROR;
@@ -506,7 +523,7 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
         return;
     }
 
-    if (a->provider->dialect->plain_end(&f->answer) != LLM_OK) {
+    if (ngx_http_llm_answer_facts(a) != NGX_OK) {
         ngx_http_llm_fail(f, a->ctx, "internal");
         return;
     }
@@ -533,6 +550,54 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
 
     f->ended = 1;
     ngx_http_llm_answer_release(f);
+}
+
+
+/* what was held passes the tap now */
+
+static ngx_int_t
+ngx_http_llm_answer_look(ngx_http_llm_attempt_t *a)
+{
+    ngx_http_llm_block_t   *b;
+    ngx_http_llm_flight_t  *f;
+
+    f = a->flight;
+
+    for (b = f->first; b; b = b->next) {
+        if (a->provider->dialect->plain(&f->answer, b->start, b->last)
+            != LLM_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_answer_facts(ngx_http_llm_attempt_t *a)
+{
+    llm_str_t               text;
+    ngx_http_llm_flight_t  *f;
+
+    f = a->flight;
+
+    if (!f->released) {
+
+        if (f->first == f->last) {
+            text.data = f->first ? f->first->start : NULL;
+            text.len = f->first ? f->first->last - f->first->start : 0;
+
+            return a->provider->dialect->plain_whole(&f->answer, &text);
+        }
+
+        if (ngx_http_llm_answer_look(a) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return a->provider->dialect->plain_end(&f->answer);
 }
 
 

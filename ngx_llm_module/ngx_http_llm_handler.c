@@ -376,6 +376,16 @@ ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     }
 
     if (ngx_http_llm_route(r, ctx) != NGX_OK) {
+
+        if (ctx->rq.model.len == 0) {
+            ctx->error = "bad_request";
+            err->status = NGX_HTTP_BAD_REQUEST;
+            err->code = "missing_model";
+            err->param = "model";
+            llm_str_set(&err->message, "the \"model\" member is missing");
+            return NGX_DECLINED;
+        }
+
         ctx->error = "unknown_model";
         err->status = NGX_HTTP_NOT_FOUND;
         err->code = "model_not_found";

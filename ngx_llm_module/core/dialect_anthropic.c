@@ -148,6 +148,7 @@ const llm_dialect_t  llm_dialect_anthropic = {
     anthropic_event,
     anthropic_plain,
     anthropic_plain_end,
+    anthropic_plain_whole,
     anthropic_answer_free,
 
     anthropic_error,

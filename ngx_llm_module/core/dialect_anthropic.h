@@ -42,6 +42,7 @@ llm_int_t anthropic_event(llm_answer_t *a, const llm_event_t *ev,
 llm_int_t anthropic_plain(llm_answer_t *a, const u_char *pos,
     const u_char *last);
 llm_int_t anthropic_plain_end(llm_answer_t *a);
+llm_int_t anthropic_plain_whole(llm_answer_t *a, const llm_str_t *text);
 void anthropic_answer_free(llm_answer_t *a);
 
 

@@ -66,8 +66,10 @@ static uint64_t anthropic_index(const llm_json_value_t *index);
 static void anthropic_usage(llm_answer_t *a, anthropic_answer_t *d,
     const llm_json_value_t *object);
 static llm_uint_t anthropic_error_status(const llm_json_value_t *error);
+static void anthropic_plain_facts(llm_answer_t *a, anthropic_answer_t *d,
+    const llm_json_value_t *v, llm_uint_t done);
 static llm_uint_t anthropic_plain_error(llm_answer_t *a,
-    anthropic_answer_t *d);
+    const llm_json_value_t *error);
 
 
 /* the most frequent first */
@@ -378,6 +380,7 @@ anthropic_error_status(const llm_json_value_t *error)
 llm_int_t
 anthropic_plain(llm_answer_t *a, const u_char *pos, const u_char *last)
 {
+    llm_json_value_t     error;
     anthropic_answer_t  *d;
 
     d = llm_answer_data(a, sizeof(anthropic_answer_t));
@@ -390,7 +393,9 @@ anthropic_plain(llm_answer_t *a, const u_char *pos, const u_char *last)
         return LLM_ERROR;
     }
 
-    (void) anthropic_plain_error(a, d);
+    llm_plain_value(d->tap, ANTHROPIC_P_ERROR, &error);
+
+    (void) anthropic_plain_error(a, &error);
 
     return LLM_OK;
 }
@@ -399,56 +404,82 @@ anthropic_plain(llm_answer_t *a, const u_char *pos, const u_char *last)
 llm_int_t
 anthropic_plain_end(llm_answer_t *a)
 {
-    llm_json_value_t     v;
-    anthropic_answer_t  *d;
+    llm_uint_t            i;
+    llm_json_value_t      v[ANTHROPIC_P_MAX];
+    anthropic_answer_t   *d;
 
     d = a->data;
 
-    if (d == NULL || d->tap == NULL || anthropic_plain_error(a, d)) {
+    if (d == NULL || d->tap == NULL) {
         return LLM_OK;
     }
 
-    if (a->endpoint->id == ANTHROPIC_COUNT) {
-        llm_plain_value(d->tap, ANTHROPIC_P_INPUT, &v);
-
-        if (llm_json_uint(&v, &d->input) == LLM_OK) {
-            a->usage.prompt = d->input;
-            a->usage.known |= LLM_USAGE_PROMPT;
-            a->finished = llm_tap_done(d->tap);
-        }
-
-        return LLM_OK;
+    for (i = 0; i < ANTHROPIC_P_MAX; i++) {
+        llm_plain_value(d->tap, i, &v[i]);
     }
 
-    llm_plain_value(d->tap, ANTHROPIC_P_USAGE, &v);
-    anthropic_usage(a, d, &v);
-
-    llm_plain_value(d->tap, ANTHROPIC_P_REASON, &v);
-
-    if (llm_answer_reason(a, &v)) {
-        a->finished = llm_tap_done(d->tap);
-    }
+    anthropic_plain_facts(a, d, v, llm_tap_done(d->tap));
 
     return LLM_OK;
 }
 
 
-static llm_uint_t
-anthropic_plain_error(llm_answer_t *a, anthropic_answer_t *d)
+llm_int_t
+anthropic_plain_whole(llm_answer_t *a, const llm_str_t *text)
 {
-    llm_json_value_t  error;
+    llm_uint_t          done;
+    llm_json_value_t    v[ANTHROPIC_P_MAX];
+    anthropic_answer_t  d;
 
+    memset(&d, 0, sizeof(anthropic_answer_t));
+
+    done = llm_plain_text(text, anthropic_paths, ANTHROPIC_P_MAX, v);
+
+    anthropic_plain_facts(a, &d, v, done);
+
+    return LLM_OK;
+}
+
+
+static void
+anthropic_plain_facts(llm_answer_t *a, anthropic_answer_t *d,
+    const llm_json_value_t *v, llm_uint_t done)
+{
+    if (anthropic_plain_error(a, &v[ANTHROPIC_P_ERROR])) {
+        return;
+    }
+
+    if (a->endpoint->id == ANTHROPIC_COUNT) {
+
+        if (llm_json_uint(&v[ANTHROPIC_P_INPUT], &d->input) == LLM_OK) {
+            a->usage.prompt = d->input;
+            a->usage.known |= LLM_USAGE_PROMPT;
+            a->finished = done;
+        }
+
+        return;
+    }
+
+    anthropic_usage(a, d, &v[ANTHROPIC_P_USAGE]);
+
+    if (llm_answer_reason(a, &v[ANTHROPIC_P_REASON])) {
+        a->finished = done;
+    }
+}
+
+
+static llm_uint_t
+anthropic_plain_error(llm_answer_t *a, const llm_json_value_t *error)
+{
     if (a->failed) {
         return 1;
     }
 
-    llm_plain_value(d->tap, ANTHROPIC_P_ERROR, &error);
-
-    if (!llm_json_true(&error) && !error.overflow) {
+    if (!llm_json_true(error) && !error->overflow) {
         return 0;
     }
 
-    llm_answer_failed(a, anthropic_error_status(&error));
+    llm_answer_failed(a, anthropic_error_status(error));
 
     return 1;
 }

@@ -126,8 +126,10 @@ static const llm_str_t  openai_members[OPENAI_M_MAX] = {
 
 static const llm_rule_t  openai_rules[] = {
 
+    /* a response may be asked of a stored prompt that names the model */
+
     { OPENAI_M_MODEL, llm_bit(LLM_JSON_STRING),
-      OPENAI_ALL, OPENAI_ALL,
+      OPENAI_ALL, OPENAI_ALL & ~llm_bit(OPENAI_RESPONSES),
       " must be a non-empty string" },
 
     { OPENAI_M_STREAM,
@@ -185,6 +187,7 @@ const llm_dialect_t  llm_dialect_openai = {
     openai_event,
     openai_plain,
     openai_plain_end,
+    openai_plain_whole,
     openai_answer_free,
 
     openai_error,

@@ -51,6 +51,7 @@ llm_int_t openai_event(llm_answer_t *a, const llm_event_t *ev,
 llm_int_t openai_plain(llm_answer_t *a, const u_char *pos,
     const u_char *last);
 llm_int_t openai_plain_end(llm_answer_t *a);
+llm_int_t openai_plain_whole(llm_answer_t *a, const llm_str_t *text);
 void openai_answer_free(llm_answer_t *a);
 
 /* the members of a usage object that are known by any name */

@@ -30,8 +30,10 @@ static llm_uint_t openai_delta(openai_answer_t *d,
     const llm_json_value_t *delta);
 static void openai_count(llm_usage_t *u, uint64_t *count, uint8_t known,
     const llm_json_value_t *value);
-static llm_uint_t openai_plain_error(llm_answer_t *a, openai_answer_t *d,
-    llm_uint_t end);
+static void openai_plain_facts(llm_answer_t *a, const llm_json_value_t *v,
+    llm_uint_t done);
+static llm_uint_t openai_plain_error(llm_answer_t *a,
+    const llm_json_value_t *v, llm_uint_t end);
 
 
 /* paths in a plain answer */
@@ -506,7 +508,8 @@ openai_error_status(const llm_json_value_t *error)
 llm_int_t
 openai_plain(llm_answer_t *a, const u_char *pos, const u_char *last)
 {
-    openai_answer_t  *d;
+    openai_answer_t   *d;
+    llm_json_value_t   v[OPENAI_P_MAX];
 
     d = llm_answer_data(a, sizeof(openai_answer_t));
 
@@ -517,7 +520,10 @@ openai_plain(llm_answer_t *a, const u_char *pos, const u_char *last)
         return LLM_ERROR;
     }
 
-    (void) openai_plain_error(a, d, 0);
+    llm_plain_value(d->tap, OPENAI_P_ERROR, &v[OPENAI_P_ERROR]);
+    llm_plain_value(d->tap, OPENAI_P_OBJECT, &v[OPENAI_P_OBJECT]);
+
+    (void) openai_plain_error(a, v, 0);
 
     return LLM_OK;
 }
@@ -526,8 +532,9 @@ openai_plain(llm_answer_t *a, const u_char *pos, const u_char *last)
 llm_int_t
 openai_plain_end(llm_answer_t *a)
 {
+    llm_uint_t         i;
     openai_answer_t   *d;
-    llm_json_value_t   v;
+    llm_json_value_t   v[OPENAI_P_MAX];
 
     d = a->data;
 
@@ -535,48 +542,68 @@ openai_plain_end(llm_answer_t *a)
         return LLM_OK;
     }
 
-    if (openai_plain_error(a, d, 1)) {
-        return LLM_OK;
+    for (i = 0; i < OPENAI_P_MAX; i++) {
+        llm_plain_value(d->tap, i, &v[i]);
     }
 
-    llm_plain_value(d->tap, OPENAI_P_USAGE, &v);
-
-    if (v.type == LLM_JSON_OBJECT) {
-        openai_usage(&a->usage, &v);
-    }
-
-    if (a->endpoint->id == OPENAI_RESPONSES) {
-        llm_plain_value(d->tap, OPENAI_P_STATUS, &v);
-        (void) llm_answer_reason(a, &v);
-
-        llm_plain_value(d->tap, OPENAI_P_INCOMPLETE, &v);
-        (void) llm_answer_reason(a, &v);
-
-    } else {
-        llm_plain_value(d->tap, OPENAI_P_REASON, &v);
-        (void) llm_answer_reason(a, &v);
-    }
-
-    a->finished = llm_tap_done(d->tap)
-                  && (a->finish_reason_len
-                      || a->endpoint->id == OPENAI_EMBEDDINGS);
+    openai_plain_facts(a, v, llm_tap_done(d->tap));
 
     return LLM_OK;
 }
 
 
-static llm_uint_t
-openai_plain_error(llm_answer_t *a, openai_answer_t *d, llm_uint_t end)
+llm_int_t
+openai_plain_whole(llm_answer_t *a, const llm_str_t *text)
 {
-    llm_json_value_t  error, object;
+    llm_uint_t        done;
+    llm_json_value_t  v[OPENAI_P_MAX];
+
+    done = llm_plain_text(text, openai_paths, OPENAI_P_MAX, v);
+
+    openai_plain_facts(a, v, done);
+
+    return LLM_OK;
+}
+
+
+static void
+openai_plain_facts(llm_answer_t *a, const llm_json_value_t *v,
+    llm_uint_t done)
+{
+    if (openai_plain_error(a, v, 1)) {
+        return;
+    }
+
+    if (v[OPENAI_P_USAGE].type == LLM_JSON_OBJECT) {
+        openai_usage(&a->usage, &v[OPENAI_P_USAGE]);
+    }
+
+    if (a->endpoint->id == OPENAI_RESPONSES) {
+        (void) llm_answer_reason(a, &v[OPENAI_P_STATUS]);
+        (void) llm_answer_reason(a, &v[OPENAI_P_INCOMPLETE]);
+
+    } else {
+        (void) llm_answer_reason(a, &v[OPENAI_P_REASON]);
+    }
+
+    a->finished = done
+                  && (a->finish_reason_len
+                      || a->endpoint->id == OPENAI_EMBEDDINGS);
+}
+
+
+static llm_uint_t
+openai_plain_error(llm_answer_t *a, const llm_json_value_t *v, llm_uint_t end)
+{
+    const llm_json_value_t  *error, *object;
 
     if (a->failed) {
         return 1;
     }
 
-    llm_plain_value(d->tap, OPENAI_P_ERROR, &error);
+    error = &v[OPENAI_P_ERROR];
 
-    if (!llm_json_true(&error) && !error.overflow) {
+    if (!llm_json_true(error) && !error->overflow) {
         return 0;
     }
 
@@ -584,16 +611,16 @@ openai_plain_error(llm_answer_t *a, openai_answer_t *d, llm_uint_t end)
 
         /* a response that failed is an answer with an error in it */
 
-        llm_plain_value(d->tap, OPENAI_P_OBJECT, &object);
+        object = &v[OPENAI_P_OBJECT];
 
-        if (llm_json_is(&object, "response", 8)
-            || (object.type == LLM_JSON_ABSENT && !end))
+        if (llm_json_is(object, "response", 8)
+            || (object->type == LLM_JSON_ABSENT && !end))
         {
             return 0;
         }
     }
 
-    llm_answer_failed(a, openai_error_status(&error));
+    llm_answer_failed(a, openai_error_status(error));
 
     return 1;
 }

@@ -403,6 +403,10 @@ struct llm_dialect_s {
                                const u_char *last);
     llm_int_t            (*plain_end)(llm_answer_t *a);
 
+    /* the same in one step, for a plain answer that stands in one piece */
+    llm_int_t            (*plain_whole)(llm_answer_t *a,
+                               const llm_str_t *text);
+
     void                 (*answer_free)(llm_answer_t *a);
 
     /* texts from mem: a JSON error body; an error in-band that ends a

@@ -17,6 +17,8 @@
 static const llm_endpoint_t *llm_endpoint_match(const llm_dialect_t *dialect,
     const llm_str_t *path, llm_str_t *id);
 static void llm_digits(u_char *p, uint64_t n);
+static void llm_plain_descend(const llm_json_value_t *value,
+    const llm_str_t *path, llm_json_value_t *found);
 
 
 const llm_dialect_t  *const llm_dialects[] = {
@@ -539,5 +541,104 @@ llm_plain_value(llm_tap_t *tap, llm_uint_t i, llm_json_value_t *value)
         == LLM_ERROR)
     {
         memset(value, 0, sizeof(llm_json_value_t));
+    }
+}
+
+
+llm_uint_t
+llm_plain_text(const llm_str_t *text, const llm_str_t *paths, llm_uint_t n,
+    llm_json_value_t *values)
+{
+    u_char            *dot;
+    llm_str_t          names[LLM_TAP_PATHS], rest;
+    llm_uint_t         i;
+    llm_json_value_t   top;
+
+    memset(names, 0, sizeof(names));
+
+    for (i = 0; i < n; i++) {
+        dot = memchr(paths[i].data, '.', paths[i].len);
+
+        names[i].data = paths[i].data;
+        names[i].len = dot ? (size_t) (dot - paths[i].data) : paths[i].len;
+    }
+
+    if (llm_json_scan(text, LLM_JSON_DEPTH_MAX, names, values, n, NULL)
+        != LLM_OK)
+    {
+        memset(values, 0, n * sizeof(llm_json_value_t));
+        return 0;
+    }
+
+    for (i = 0; i < n; i++) {
+
+        if (names[i].len == paths[i].len) {
+            continue;
+        }
+
+        top = values[i];
+        memset(&values[i], 0, sizeof(llm_json_value_t));
+
+        rest.data = paths[i].data + names[i].len + 1;
+        rest.len = paths[i].len - names[i].len - 1;
+
+        llm_plain_descend(&top, &rest, &values[i]);
+    }
+
+    return 1;
+}
+
+
+/* the last value at path below value; *found is left alone if there is none */
+
+static void
+llm_plain_descend(const llm_json_value_t *value, const llm_str_t *path,
+    llm_json_value_t *found)
+{
+    u_char            *dot, *pos;
+    llm_str_t          name, rest;
+    llm_json_value_t   next;
+
+    dot = memchr(path->data, '.', path->len);
+
+    name.data = path->data;
+    name.len = dot ? (size_t) (dot - path->data) : path->len;
+
+    rest.data = path->data + name.len + 1;
+    rest.len = dot ? path->len - name.len - 1 : 0;
+
+    if (name.len == 1 && *name.data == '*') {
+
+        if (value->type != LLM_JSON_ARRAY) {
+            return;
+        }
+
+        pos = NULL;
+
+        while (llm_json_next(&value->raw, &pos, NULL, &next) == LLM_OK) {
+
+            if (rest.len) {
+                llm_plain_descend(&next, &rest, found);
+
+            } else {
+                *found = next;
+            }
+        }
+
+        return;
+    }
+
+    if (value->type != LLM_JSON_OBJECT
+        || llm_json_find(&value->raw, &name, &next, 1) != LLM_OK
+        || next.type == LLM_JSON_ABSENT)
+    {
+        return;
+    }
+
+    if (rest.len) {
+        llm_plain_descend(&next, &rest, found);
+
+    } else {
+        *found = next;
     }
 }

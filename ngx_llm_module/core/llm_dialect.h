@@ -132,6 +132,11 @@ llm_int_t llm_plain_feed(llm_answer_t *a, llm_tap_t **tap,
 /* a tapped value, checked; LLM_JSON_ABSENT if it is not valid */
 void llm_plain_value(llm_tap_t *tap, llm_uint_t i, llm_json_value_t *value);
 
+/* the values at the same paths of a text that stands in one piece; 1 if it
+ * is a valid object */
+llm_uint_t llm_plain_text(const llm_str_t *text, const llm_str_t *paths,
+    llm_uint_t n, llm_json_value_t *values);
+
 
 /* headers that tell whose account it is, and what is left of it: compatible
  * servers mix the two families, so every dialect has both */

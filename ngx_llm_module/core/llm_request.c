@@ -166,6 +166,10 @@ llm_request_model(llm_request_t *rq, const llm_mem_t *mem, llm_error_t *err)
 
     v = &rq->member[LLM_MEMBER_MODEL];
 
+    if (v->type == LLM_JSON_ABSENT) {
+        return LLM_OK;
+    }
+
     if (v->raw.len == 2) {
         return llm_request_error(err, mem, "invalid_type", "model",
                                  " must be a non-empty string");

@@ -437,6 +437,48 @@ is_reason(const llm_answer_t *a, const char *want, const char *name)
 }
 
 
+/* in one piece a valid text tells the same; a broken one nothing */
+
+static void
+plain_whole(const char *name, const llm_dialect_t *dialect, const char *path,
+    const char *body, const char *state, int status, const char *reason,
+    const char *usage)
+{
+    char          what[8], got[8];
+    llm_str_t     text;
+    run_mem_t     m;
+    llm_answer_t  a;
+
+    run_mem(&m, 0);
+    answer_init(&a, dialect, path, &m.mem);
+
+    text.len = strlen(body);
+    text.data = exact(body, text.len);
+
+    if (llm_json_scan(&text, LLM_JSON_DEPTH_MAX, NULL, NULL, 0, NULL)
+        != LLM_OK)
+    {
+        ok(dialect->plain_whole(&a, &text) == LLM_OK && !a.finished
+           && !a.failed && a.usage.known == 0, "whole %s: nothing", name);
+
+    } else {
+        ok(dialect->plain_whole(&a, &text) == LLM_OK, "whole %s", name);
+        answer_told(&a, 0, what, got);
+
+        ok(strcmp(got, state) == 0 && a.status == status
+           && a.finish_reason_len == strlen(reason)
+           && memcmp(a.finish_reason, reason, strlen(reason)) == 0,
+           "whole %s: state %s, status %d", name, got, a.status);
+        is_usage(&a, usage, name);
+    }
+
+    dialect->answer_free(&a);
+    free(text.data);
+
+    ok(m.live == 0, "whole %s: nothing left", name);
+}
+
+
 /* a plain answer cut in two at every offset, and byte by byte */
 
 __attribute__((unused))
@@ -489,6 +531,8 @@ plain(const char *name, const llm_dialect_t *dialect, const char *path,
     }
 
     ok(!bad, "plain %s: all splits, nothing left", name);
+
+    plain_whole(name, dialect, path, body, state, status, reason, usage);
 }
 
 

@@ -149,11 +149,14 @@ mock_answer_invalid(mock_req_t *r)
 static int
 mock_answer_fault(mock_req_t *r)
 {
+    u_char       end;
     mock_buf_t  *b;
 
     b = &mock.out;
+    end = r->end;
     r->step = MOCK_STEP_END;
     r->end = MOCK_END_FIN;
+    r->rude = 1;
 
     switch (r->ctl.fault) {
 
@@ -178,17 +181,19 @@ mock_answer_fault(mock_req_t *r)
     }
 
     r->step = MOCK_STEP_START;
-    r->end = MOCK_END_KEEP;
+    r->end = end;
+    r->rude = 0;
 
     return MOCK_OK;
 }
 
 
 static void
-mock_answer_framing(mock_req_t *r)
+mock_answer_framing(mock_req_t *r, int streaming)
 {
     int64_t  framing;
 
+    r->streaming = (unsigned) streaming & 1;
     framing = r->streaming ? r->ctl.stream_framing : r->ctl.plain;
 
     if (framing < 0) {
@@ -221,11 +226,9 @@ mock_answer_framing(mock_req_t *r)
 
     r->framing = (u_char) framing;
 
-    if (framing == MOCK_FRAME_CLOSE || r->ctl.keepalive == 0
-        || r->end == MOCK_END_LINGER || (r->http10 && !r->keep10))
-    {
-        r->close = 1;
-    }
+    r->close = (framing == MOCK_FRAME_CLOSE || r->ctl.keepalive == 0
+                || r->end == MOCK_END_LINGER || r->close_asked
+                || (r->http10 && !r->keep10));
 }
 
 
@@ -266,10 +269,6 @@ mock_answer_plain(mock_req_t *r)
     b = &mock.ev;
     b->len = 0;
 
-    if (r->api->plan) {
-        r->api->plan(r);
-    }
-
     r->api->prefix(r, b);
 
     mock.wire.len = 0;
@@ -293,6 +292,10 @@ mock_answer_plain(mock_req_t *r)
         r->limit = UINT64_MAX;
     }
 
+    if (r->ctl.fault == MOCK_FAULT_CLEAN_CUT && length > r->limit) {
+        length = r->limit;
+    }
+
     mock_head(r, &mock.out, 200, "application/json",
               mock_answer_length(r, length));
 }
@@ -314,8 +317,7 @@ mock_answer_start(mock_req_t *r)
     }
 
     r->step = MOCK_STEP_BODY;
-    r->streaming = 0;
-    mock_answer_framing(r);
+    mock_answer_framing(r, 0);
 
     if (r->ctl.fault != MOCK_FAULT_NO_STREAM_OPTIONS && !r->bad_control[0]
         && (r->ctl.status > 0 || r->ctl.body))
@@ -337,11 +339,12 @@ mock_answer_start(mock_req_t *r)
         mock_answer_error(r, 405, NULL, NULL);
 
     } else {
+        if (r->api->plan) {
+            r->api->plan(r);
+        }
+
         if (streaming && r->ctl.fault != MOCK_FAULT_NOT_SSE) {
-            r->streaming = 1;
-            r->close = (r->close && r->framing == MOCK_FRAME_CLOSE)
-                       ? 0 : r->close;
-            mock_answer_framing(r);
+            mock_answer_framing(r, 1);
             mock_answer_stream(r);
 
         } else {
@@ -367,6 +370,7 @@ mock_plain_end(mock_req_t *r)
     case MOCK_FAULT_CUT:
     case MOCK_FAULT_SHORT:
         r->end = MOCK_END_FIN;
+        r->rude = 1;
         return;
 
     case MOCK_FAULT_RESET_MID:
@@ -519,10 +523,7 @@ mock_answer_control(mock_conn_t *c)
     mock.ev.len = 0;
     mock_api_answer(c, &mock.ev, &type);
 
-    if (r->http10 && !r->keep10) {
-        r->close = 1;
-    }
-
+    r->close = r->close_asked || (r->http10 && !r->keep10);
     r->framing = MOCK_FRAME_LENGTH;
     mock_answer_simple(r, r->status, type);
     mock_pump(c);

@@ -46,6 +46,7 @@ mock_conn_get(int fd, mock_listen_t *ls)
 
     memset(c, 0, offsetof(mock_conn_t, req));
     c->req.nstrs = 0;
+    c->req.rude = 0;
     c->req.json.model = NULL;
     c->fd = fd;
     c->timer = -1;
@@ -111,7 +112,7 @@ mock_conn_close(mock_conn_t *c, int rst)
     mock_timer_del(c);
 
     if (c->ssl) {
-        mock_tls_close(c, !rst);
+        mock_tls_close(c, !rst && !c->req.rude);
     }
 
     if (rst) {

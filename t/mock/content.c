@@ -5,6 +5,8 @@
  * answer to the same controls.
  */
 
+#include <unistd.h>
+
 #include "mock.h"
 
 
@@ -85,9 +87,13 @@ mock_plan(mock_req_t *r)
         }
     }
 
+    /* hashed, for ids of neighbours in the sequence would overlap */
+
     r->id_seed = ctl->seed >= 0 ? (uint64_t) ctl->seed
-                                : r->seq * 0x9e3779b97f4a7c15 + 1;
+                                : r->seq + ((uint64_t) getpid() << 40);
+    r->id_seed = mock_random(&r->id_seed);
     r->gen.rng = r->id_seed;
+    r->created = ctl->seed >= 0 ? 1760000000 : mock_epoch_ms() / 1000;
 
     mock_plan_text(r);
     mock_plan_tools(r);

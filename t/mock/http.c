@@ -58,7 +58,7 @@ mock_http_header(mock_req_t *r, u_char *p, size_t n, u_char *v, size_t vlen)
 
         } else if (mock_http_is(p, n, "connection")) {
             if (memmem(v, vlen, "close", 5)) {
-                r->close = 1;
+                r->close_asked = 1;
 
             } else if (vlen == 10 && strncasecmp((char *) v, "keep-alive", 10)
                                      == 0)

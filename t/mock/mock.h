@@ -219,6 +219,7 @@ struct mock_req_s {
     mock_conn_t      *conn;
     uint64_t          seq;            /* of all requests */
     uint64_t          id_seed;
+    uint64_t          created;        /* seconds since the epoch */
     int64_t           clock;          /* schedule of the stream's events */
     int64_t           due;            /* nothing is generated before */
     int64_t           beat;           /* next heartbeat */
@@ -256,7 +257,8 @@ struct mock_req_s {
     unsigned          limited:1;      /* max_tokens cut the answer */
     unsigned          http10:1;
     unsigned          chunked:1;      /* request body */
-    unsigned          close:1;        /* Connection: close */
+    unsigned          close_asked:1;  /* Connection: close in the request */
+    unsigned          close:1;        /* and in the answer */
     unsigned          keep10:1;       /* Connection: keep-alive */
     unsigned          expect:1;
     unsigned          control:1;      /* /_mock/ */
@@ -480,7 +482,8 @@ extern const mock_api_t  mock_chat, mock_completions, mock_embeddings;
 extern const mock_api_t  mock_responses, mock_response_get;
 extern const mock_api_t  mock_response_delete, mock_compact;
 extern const mock_api_t  mock_models, mock_models_anthropic, mock_model_get;
-extern const mock_api_t  mock_files, mock_batches, mock_batch_list;
+extern const mock_api_t  mock_files, mock_file_list, mock_batches;
+extern const mock_api_t  mock_batch_list;
 extern const mock_api_t  mock_messages, mock_count_tokens;
 extern const mock_api_t  mock_unknown, mock_not_allowed, mock_probe;
 

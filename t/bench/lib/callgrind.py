@@ -5,8 +5,11 @@ requests; the difference of the two totals has no start-up and no end in it.
 """
 
 import os
+import re
 import shutil
 import signal
+import subprocess
+import time
 
 from proc import Broken, SERVER_CORE, Skipped, log, start, stop, wait_port
 
@@ -26,6 +29,28 @@ def total(path):
             if line.startswith(("summary:", "totals:")):
                 return int(line.split()[1])
     raise Broken("no totals in %s" % path)
+
+
+def functions(path):
+    """Instructions by function, its own ones, all of the process."""
+    text = subprocess.run(["callgrind_annotate", "--auto=no",
+                           "--threshold=100", path],
+                          capture_output=True, text=True).stdout
+    sums = {}
+    for line in text.splitlines():
+        m = re.match(r"\s*([\d,]+) +\( *[\d.]+%\) +(.*)$", line)
+        if m and "PROGRAM TOTALS" not in line:
+            name = re.sub(r" \[.*/", " [", m.group(2)).split(":")[-1]
+            name = name.split("/")[-1]
+            sums[name] = sums.get(name, 0) + int(m.group(1).replace(",", ""))
+    return sums
+
+
+def profile(one, two, n):
+    """Instructions per request by function, the largest first."""
+    a, b = functions(one), functions(two)
+    sums = {k: (b[k] - a.get(k, 0)) / n for k in b}
+    return sorted(((v, k) for k, v in sums.items() if v >= 10), reverse=True)
 
 
 def run(rows, server, name, n):
@@ -49,8 +74,22 @@ def run(rows, server, name, n):
             rows.load.run(url, "stream", rows.headers(n, 3), c=1, T=240,
                           e=None, who=server.name)
     finally:
-        stop(process, signal.SIGQUIT, 60)
+        finish(process)
     return total(out), out
+
+
+def finish(process):
+    """A signal just before epoll_wait() is seen at the next event only."""
+    for _ in range(20):
+        time.sleep(0.3)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGQUIT)
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            pass
+    stop(process, signal.SIGQUIT, 5)
 
 
 def measure(rows):
@@ -60,9 +99,13 @@ def measure(rows):
         log("callgrind: " + title)
         got = []
         for server in (rows.a, rows.b):
-            one, _ = run(rows, server, name, n)
+            one, first = run(rows, server, name, n)
             two, path = run(rows, server, name, 2 * n)
-            got.append({"instructions": (two - one) / n, "file": path})
+            text = os.path.join(server.dir, "profile.%s" % name)
+            with open(text, "w") as f:
+                f.write("".join("%9.0f  %s\n" % line
+                                for line in profile(first, path, n)))
+            got.append({"instructions": (two - one) / n, "file": text})
         rows.raw["callgrind-" + name] = got
         plain, other = (g["instructions"] for g in got)
         rows.line("callgrind: " + title, "instructions, ratio",

@@ -4,7 +4,7 @@ import os
 import statistics
 import time
 
-from proc import Broken, Skipped, log, memory, nofile
+from proc import Broken, Skipped, faults, log, memory, nofile
 
 KB = 1024
 
@@ -92,12 +92,14 @@ class Rows:
     # requests
 
     def request(self, server, size, conns, port, seconds):
+        before = faults(server.worker)
         r = self.load.run(server.url(port), b=size, c=conns, t=seconds,
                           T=seconds + 20, pid=server.worker, who=server.name)
         if not r["requests"]:
             raise Broken("%s: no requests in %s s" % (server.name, seconds))
         return {"rps": r["rps"], "cpu": r["cpu_us"] / r["requests"],
                 "busy": r["cpu_us"] / r["seconds"] / 1e6,
+                "faults": (faults(server.worker) - before) / r["requests"],
                 "p50": r["latency"]["p50"], "p99": r["latency"]["p99"],
                 "body_min": r["body_min"], "body_max": r["body_max"]}
 
@@ -128,9 +130,9 @@ class Rows:
 
         note = ""
         if side[0]["busy"] < 0.9:
-            note = "plain's worker is busy %.0f %%, llm's %.0f %%: the " \
-                   "client's core limits" % (side[0]["busy"] * 100,
-                                             side[1]["busy"] * 100)
+            note = "plain's worker ran %.0f %% of the time, llm's %.0f %%: " \
+                   "the client's core or other work limits" % (
+                       side[0]["busy"] * 100, side[1]["busy"] * 100)
 
         self.line(title, "throughput", "%.0f/s" % side[0]["rps"],
                   "%.0f/s" % side[1]["rps"],
@@ -140,6 +142,12 @@ class Rows:
                   "%.1f us" % side[1]["cpu"],
                   [y["cpu"] - x["cpu"] for x, y in got], "%+.1f us",
                   cpu, better="less")
+        if not noise:
+            self.line(title, "the same as throughput", "", "",
+                      [ratio(x["cpu"], y["cpu"]) for x, y in got], "%.2fx")
+            self.line(title, "page faults per request, added",
+                      "%.1f" % side[0]["faults"], "%.1f" % side[1]["faults"],
+                      [y["faults"] - x["faults"] for x, y in got], "%+.1f")
         if name == "2k" and not noise and not o.quick:
             self.latency(title, size)
 
@@ -205,7 +213,7 @@ class Rows:
                "byte50": r["ttft"]["p50"], "byte99": r["ttft"]["p99"],
                "gap50": r["gap"]["p50"], "gap99": r["gap"]["p99"],
                "jitter50": r["jitter"]["p50"], "jitter99": r["jitter"]["p99"]}
-        if steady and steady["events"]:
+        if steady and steady["seconds"] > 0.5:
             out["cpu"] = steady["cpu_us"] / steady["events"]
             out["rate"] = steady["events"] / steady["seconds"]
         # the last connections close, the pools settle
@@ -220,7 +228,8 @@ class Rows:
         rounds = {"s200": 8, "s1000": 6, "s5000": 2}[name]
         if self.opts.quick:
             rounds = {"s200": 2, "s1000": 2, "s5000": 1}[name]
-            events = {"s200": 80, "s1000": 40, "s5000": 20}[name]
+            events = {"s200": 80, "s1000": 40, "s5000": 25}[name]
+            ramp *= 2
         if self.opts.stream_rounds:
             rounds = self.opts.stream_rounds
 

@@ -74,7 +74,8 @@ sub pipelined {
 
     my $list = $block->pipelined_requests;
     my $name = $block->name;
-    bail_out("$name: pipelined_requests is not a list") if ref $list ne 'ARRAY';
+    bail_out("$name: pipelined_requests is not a list")
+        if ref $list ne 'ARRAY';
 
     my $text = '';
 
@@ -163,25 +164,24 @@ sub build {
 sub recut {
     my ($packets, $at, $head, $from, $to) = @_;
 
-    my ($start, @out) = (0);
-    my $begun = 0;
+    my ($start, $sent, @out) = (0, 0);
 
-    for my $packet (@$packets) {
-        my $end = $start + length $packet;
+    for my $i (0 .. $#$packets) {
+        my $end = $start + length $packets->[$i];
         my $new = '';
 
-        if ($end <= $at && $end < $from && $packet != \$packets->[-1]) {
-            # the line goes on in the next packet: its own part as it is
-            $new = substr $head, $start, $end - $start;
-            $begun = $end;
+        if ($end <= $at && $i < $#$packets) {
+            # the line goes on in the next packet
+            $new = substr $head, $sent, $end - $sent;
+            $sent = $end;
 
         } elsif ($start <= $at) {
-            $new = substr $head, $begun;
+            $new = substr $head, $sent;
         }
 
         my $first = $start > $from ? $start : $from;
         my $last = $end < $to ? $end : $to;
-        $new .= substr $packet, $first - $start, $last - $first
+        $new .= substr $packets->[$i], $first - $start, $last - $first
             if $last > $first;
 
         push @out, $new;

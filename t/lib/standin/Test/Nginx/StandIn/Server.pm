@@ -12,9 +12,13 @@ use warnings;
 use Exporter 'import';
 use File::Basename qw(dirname);
 use File::Path qw(make_path remove_tree);
+use IO::Socket::INET ();
+use POSIX ();
+use Test::More ();
 use Time::HiRes qw(sleep time);
 
 use Test::Nginx::StandIn::Settings;
+use LLM::Process qw(alive);
 
 our @EXPORT = qw(nginx_version start_nginx stop_nginx stop_process
                  running_pid prepare_root remove_root write_user_files
@@ -157,8 +161,10 @@ EOT
                    ? "postpone_output $Setting{postpone_output};" : '';
     my $use = $Setting{event_type} ? "use $Setting{event_type};" : '';
 
+    my $daemon = under_valgrind($block) ? 'off' : 'on';
+
     write_file(root_file('conf', 'nginx.conf'), <<"EOT");
-daemon on;
+daemon $daemon;
 master_process $Setting{master};
 worker_processes $Setting{workers};
 pid @{[ root_file('logs', 'nginx.pid') ]};
@@ -228,6 +234,14 @@ sub temp_paths {
 
 # --- the process ---
 
+# valgrind keeps nginx in the foreground; a start that must fail needs none.
+
+sub under_valgrind {
+    my ($block) = @_;
+    return $Setting{valgrind} && !defined $block->must_die;
+}
+
+
 # Returns the wait status of the start; 0: it runs.
 
 sub start_nginx {
@@ -236,19 +250,67 @@ sub start_nginx {
     my @command = ($Setting{binary}, '-e', root_file('logs', 'error.log'),
                    '-p', "$Setting{root}/",
                    '-c', root_file('conf', 'nginx.conf'));
+
+    unshift @command, valgrind_command() if under_valgrind($block);
     warn "starting: @command\n" if $Setting{verbose};
 
     my $quiet = defined $block->suppress_stderr ? '2>/dev/null' : '';
-    system("'" . join("' '", @command) . "' >/dev/null $quiet");
+    my $line = "'" . join("' '", @command) . "' >/dev/null $quiet";
 
+    my @preload = grep { defined } $Setting{preload}, $ENV{LD_PRELOAD};
+    local $ENV{LD_PRELOAD} = "@preload" if @preload;
+
+    return start_in_foreground($line) if under_valgrind($block);
+
+    system($line);
     return $?;
+}
+
+
+sub valgrind_command {
+    my $own = dirname(__FILE__) . '/../../../../valgrind.supp';
+    return (qw(valgrind -q --leak-check=full --show-leak-kinds=definite
+               --errors-for-leak-kinds=definite --num-callers=30),
+            "--suppressions=$own",
+            '--log-file=' . root_file('logs', 'valgrind.%p'));
+}
+
+
+sub start_in_foreground {
+    my ($line) = @_;
+
+    my $pid = fork() // bail_out("fork failed: $!");
+    exec "exec $line" or POSIX::_exit(127) if $pid == 0;
+
+    for (1 .. 600) {
+        return $? if waitpid($pid, 1) == $pid;
+        return 0 if running_pid() && IO::Socket::INET->new(
+            PeerAddr => $Setting{server_addr}, PeerPort => $Setting{port});
+        sleep 0.05;
+    }
+
+    bail_out('nginx does not start under valgrind');
+}
+
+
+# What valgrind has to say is a failed test beyond the plan.
+
+sub check_valgrind {
+    for my $file (glob root_file('logs', 'valgrind.*')) {
+        open my $in, '<', $file or next;
+        my $text = do { local $/; <$in> } // '';
+        next if $text eq '';
+
+        too_many_tests();
+        Test::More::fail("valgrind: $text");
+    }
 }
 
 
 sub running_pid {
     open my $in, '<', root_file('logs', 'nginx.pid') or return;
     my ($pid) = (<$in> // '') =~ /^(\d+)/;
-    return if !$pid || !kill 0, $pid;
+    return if !$pid || !alive($pid);
     return $pid;
 }
 
@@ -256,6 +318,7 @@ sub running_pid {
 sub stop_nginx {
     my $pid = running_pid() or return;
     stop_process($pid, $Setting{stop_signal});
+    check_valgrind() if $Setting{valgrind};
 }
 
 
@@ -264,8 +327,10 @@ sub stop_nginx {
 sub stop_process {
     my ($pid, $signal) = @_;
 
+    my $patience = $Setting{timeout} * ($Setting{valgrind} ? 10 : 1);
+
     kill $signal, $pid;
-    return if wait_gone($pid, $Setting{timeout});
+    return if wait_gone($pid, $patience);
 
     warn "process $pid did not end by SIG$signal, it is killed\n";
     kill TERM => $pid;
@@ -283,7 +348,7 @@ sub wait_gone {
 
     while (1) {
         waitpid $pid, 1;        # WNOHANG, if it is a child
-        return 1 if !kill 0, $pid;
+        return 1 if !alive($pid);
         return 0 if time() > $end;
         sleep 0.005;
     }

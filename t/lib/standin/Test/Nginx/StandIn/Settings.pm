@@ -11,11 +11,9 @@ use File::Basename qw(dirname);
 use File::Spec ();
 use Test::More ();
 
-BEGIN {
-    # the library of our own tests: parallel-safe ports
-    require(File::Spec->rel2abs(dirname(__FILE__))
-            . '/../../../../LLM/Util.pm');
-}
+# t/lib, for the library of our own tests: parallel-safe ports, processes
+use lib File::Spec->rel2abs(dirname(__FILE__) . '/../../../..');
+use LLM::Util ();
 
 our @EXPORT = qw(%Setting bail_out on_bail_out seconds expand_env
                  expand_server_port forget_ports too_many_tests);
@@ -35,6 +33,8 @@ our %Setting = (
     no_clean => $ENV{TEST_NGINX_NO_CLEAN},
     verbose => $ENV{TEST_NGINX_VERBOSE},
     randomize => $ENV{TEST_NGINX_RANDOMIZE},
+    valgrind => $ENV{TEST_NGINX_USE_VALGRIND},
+    preload => $ENV{TEST_NGINX_LD_PRELOAD},
     stop_signal => $ENV{TEST_NGINX_FAST_SHUTDOWN} ? 'TERM' : 'QUIT',
     workers => 1, worker_connections => 64, repeat_each => 1,
     server_addr => '127.0.0.1', server_name => 'localhost',
@@ -43,8 +43,8 @@ our %Setting = (
 );
 
 # modes of the real module that change what a test means: not here
-for my $mode (qw(USE_VALGRIND USE_STAP USE_HUP USE_RR USE_HTTP2 USE_HTTP3
-                 CHECK_LEAK BENCHMARK NO_NGINX_MANAGER))
+for my $mode (qw(USE_STAP USE_HUP USE_RR USE_HTTP2 USE_HTTP3 CHECK_LEAK
+                 BENCHMARK NO_NGINX_MANAGER))
 {
     die "TEST_NGINX_$mode needs the real Test::Nginx\n"
         if $ENV{"TEST_NGINX_$mode"};
@@ -110,8 +110,7 @@ sub expand_env {
         my $var = $1;
         $var =~ /^TEST_NGINX_RAND_PORT_\d+$/
             ? $rand_port{$var} //= LLM::Util::free_port()
-            : $ENV{$var}
-              // bail_out("$name: the variable $var is not in the environment");
+            : $ENV{$var} // bail_out("$name: the environment has no $var");
     }gex;
 
     return $text;
