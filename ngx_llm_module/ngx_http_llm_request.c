@@ -261,7 +261,7 @@ ngx_http_llm_random_id(ngx_http_request_t *r, ngx_http_variable_value_t *vv)
 
     u_char         *id;
 
-    static u_char   stock[NGX_HTTP_LLM_ID_LEN * 64];
+    static u_char   stock[NGX_HTTP_LLM_ID_LEN * 256];
     static size_t   left;
 
     id = ngx_pnalloc(r->pool, 2 * NGX_HTTP_LLM_ID_LEN);

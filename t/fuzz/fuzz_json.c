@@ -6,7 +6,8 @@
  * llm_json_next() is jansson's, and members found are the tree's.
  *
  * Known to differ, and to be what llm.h says: jansson has no lone
- * surrogates, no NUL in names, and no numbers beyond its types.
+ * surrogates, no NUL in names, and no numbers beyond its types; and it
+ * passes over a NUL byte behind a number or word, which is never JSON.
  */
 
 
@@ -176,6 +177,12 @@ check_text(const llm_str_t *text)
     llm_json_error_t   err;
 
     rc = llm_json_scan(text, DEPTH, NULL, NULL, 0, &err);
+
+    if (text->len && memchr(text->data, '\0', text->len)) {
+        check(rc == LLM_ERROR && err.offset < text->len);
+        return;
+    }
+
     root = load(text, &jerr);
 
     if (rc == LLM_ERROR) {

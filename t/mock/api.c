@@ -43,10 +43,7 @@ mock_api_reset(void)
 }
 
 
-/*
- * Returns 1 for a path of ours.  Its arguments are in the read buffer, so set
- * and reset are done at once.
- */
+/* Returns 1 for a path of ours; arguments do not live longer than this. */
 
 int
 mock_api_match(mock_req_t *r, const char *uri, size_t len)
@@ -68,10 +65,7 @@ mock_api_match(mock_req_t *r, const char *uri, size_t len)
 
     snprintf(r->id, sizeof(r->id), "%.*s", (int) n, uri);
 
-    if (strcmp(r->id, "reset") == 0) {
-        mock_api_reset();
-
-    } else if (strcmp(r->id, "set") == 0 && n < len) {
+    if (strcmp(r->id, "set") == 0 && n < len) {
         if (mock_ctl_set_listen(r->conn->listen, uri + n + 1, len - n - 1)
             != MOCK_OK)
         {
@@ -201,7 +195,11 @@ mock_api_answer(mock_conn_t *c, mock_buf_t *b, const char **type)
     } else if (strcmp(op, "requests") == 0) {
         mock_api_requests(b);
 
-    } else if (strcmp(op, "reset") == 0 || strcmp(op, "set") == 0) {
+    } else if (strcmp(op, "reset") == 0) {
+        mock_api_reset();
+        mock_lit(b, "{\"ok\":true}\n");
+
+    } else if (strcmp(op, "set") == 0) {
         mock_str(b, r->status == 200 ? "{\"ok\":true}\n"
                                      : "{\"ok\":false}\n");
 

@@ -26,23 +26,50 @@
 static u_char        mock_rbuf[MOCK_READ_SIZE + MOCK_HEAD_MAX];
 static mock_conn_t  *mock_free, *mock_dead;
 
+typedef struct mock_slab_s  mock_slab_t;
+
+struct mock_slab_s {
+    mock_slab_t  *next;
+    mock_conn_t   conns[64];
+};
+
+static mock_slab_t  *mock_slabs;
+
+
+static int
+mock_conn_grow(void)
+{
+    size_t        i;
+    mock_slab_t  *slab;
+
+    slab = malloc(sizeof(mock_slab_t));
+    if (slab == NULL) {
+        return MOCK_ERROR;
+    }
+
+    slab->next = mock_slabs;
+    mock_slabs = slab;
+
+    for (i = 0; i < sizeof(slab->conns) / sizeof(slab->conns[0]); i++) {
+        slab->conns[i].next = mock_free;
+        mock_free = &slab->conns[i];
+    }
+
+    return MOCK_OK;
+}
+
 
 static mock_conn_t *
 mock_conn_get(int fd, mock_listen_t *ls)
 {
     mock_conn_t  *c;
 
-    c = mock_free;
-
-    if (c) {
-        mock_free = c->next;
-
-    } else {
-        c = malloc(sizeof(mock_conn_t));
-        if (c == NULL) {
-            return NULL;
-        }
+    if (mock_free == NULL && mock_conn_grow() != MOCK_OK) {
+        return NULL;
     }
+
+    c = mock_free;
+    mock_free = c->next;
 
     memset(c, 0, offsetof(mock_conn_t, req));
     c->req.nstrs = 0;

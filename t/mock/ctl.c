@@ -98,6 +98,17 @@ static const mock_ctl_def_t  mock_ctl_defs[] = {
     { NULL, type_int, 0, NULL }
 };
 
+/* Strings of /_mock/set are kept for good: a stream may still use them. */
+
+typedef struct mock_kept_s  mock_kept_t;
+
+struct mock_kept_s {
+    mock_kept_t  *next;
+    char         *text;
+};
+
+static mock_kept_t  *mock_kept;
+
 static struct {
     uint64_t  hash;
     uint64_t  hits;
@@ -112,6 +123,22 @@ mock_ctl_init(mock_ctl_t *ctl)
     memset(ctl, 0xff, offsetof(mock_ctl_t, text));
     memset((u_char *) ctl + offsetof(mock_ctl_t, text), 0,
            sizeof(mock_ctl_t) - offsetof(mock_ctl_t, text));
+}
+
+
+static void
+mock_ctl_keep(char *text)
+{
+    mock_kept_t  *k;
+
+    k = malloc(sizeof(mock_kept_t));
+    if (k == NULL) {
+        exit(1);
+    }
+
+    k->text = text;
+    k->next = mock_kept;
+    mock_kept = k;
 }
 
 
@@ -243,6 +270,9 @@ mock_ctl_set(mock_ctl_t *ctl, mock_req_t *r, const char *name, size_t nlen,
             }
 
             r->strs[r->nstrs++] = v;
+
+        } else {
+            mock_ctl_keep(v);
         }
 
         memcpy((u_char *) ctl + def->offset, &v, sizeof(v));
@@ -398,10 +428,7 @@ mock_ctl_model(mock_req_t *r)
 }
 
 
-/*
- * /_mock/set?name=value&name=value: defaults of one port.  Old strings are
- * left alone, a running stream may still use them.
- */
+/* /_mock/set?name=value&name=value: defaults of one port */
 
 int
 mock_ctl_set_listen(mock_listen_t *ls, const char *p, size_t n)

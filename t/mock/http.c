@@ -240,6 +240,10 @@ mock_http_head(mock_conn_t *c, u_char *p, size_t len)
         r->body_left = 0;
     }
 
+    if (r->anthropic && r->api == &mock_models) {
+        r->api = &mock_models_anthropic;
+    }
+
     return MOCK_OK;
 }
 

@@ -98,8 +98,7 @@ mock_route(mock_req_t *r, const char *path, size_t len)
         }
 
         if (route->method == r->method) {
-            return route->api == &mock_models && r->anthropic
-                   ? &mock_models_anthropic : route->api;
+            return route->api;
         }
 
         found = 1;

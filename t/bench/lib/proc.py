@@ -140,6 +140,12 @@ def faults(pid):
         return int(f.read().rsplit(")", 1)[1].split()[7])
 
 
+def waited(pid):
+    """Seconds it was ready to run while something else had its core."""
+    with open("/proc/%d/schedstat" % pid) as f:
+        return int(f.read().split()[1]) / 1e9
+
+
 class Mock:
     def __init__(self, binary):
         self.port = free_port()

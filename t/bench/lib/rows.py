@@ -4,7 +4,7 @@ import os
 import statistics
 import time
 
-from proc import Broken, Skipped, faults, log, memory, nofile
+from proc import Broken, Skipped, faults, log, memory, nofile, waited
 
 KB = 1024
 
@@ -78,6 +78,15 @@ class Rows:
             "goal": limits[1] if limits else None, "verdict": verdict,
             "note": note})
 
+    @staticmethod
+    def contention(got):
+        """Was something else running on the core of the worker?"""
+        share = max(median([p[i]["waited"] for p in got]) for i in (0, 1))
+        if share < 0.03:
+            return ""
+        return "DISTURBED: other processes had the worker's core for %.0f %%" \
+               " of the time; repeat when the machine is idle" % (share * 100)
+
     def pairs(self, rounds, run, a, b):
         """a and b in turn, the first changes: drift falls on both."""
         out = []
@@ -92,7 +101,7 @@ class Rows:
     # requests
 
     def request(self, server, size, conns, port, seconds):
-        before = faults(server.worker)
+        before, waits = faults(server.worker), waited(server.worker)
         r = self.load.run(server.url(port), b=size, c=conns, t=seconds,
                           T=seconds + 20, pid=server.worker, who=server.name)
         if not r["requests"]:
@@ -100,6 +109,7 @@ class Rows:
         return {"rps": r["rps"], "cpu": r["cpu_us"] / r["requests"],
                 "busy": r["cpu_us"] / r["seconds"] / 1e6,
                 "faults": (faults(server.worker) - before) / r["requests"],
+                "waited": (waited(server.worker) - waits) / r["seconds"],
                 "p50": r["latency"]["p50"], "p99": r["latency"]["p99"],
                 "body_min": r["body_min"], "body_max": r["body_max"]}
 
@@ -128,10 +138,10 @@ class Rows:
         side = [{k: median([p[i][k] for p in got]) for k in got[0][0]}
                 for i in (0, 1)]
 
-        note = ""
-        if side[0]["busy"] < 0.9:
-            note = "plain's worker ran %.0f %% of the time, llm's %.0f %%: " \
-                   "the client's core or other work limits" % (
+        note = self.contention(got)
+        if side[0]["busy"] < 0.9 and not note:
+            note = "plain's worker was busy %.0f %%, llm's %.0f %% of the " \
+                   "time: the client's core limits" % (
                        side[0]["busy"] * 100, side[1]["busy"] * 100)
 
         self.line(title, "throughput", "%.0f/s" % side[0]["rps"],
@@ -200,6 +210,7 @@ class Rows:
         return events + self.whole
 
     def stream(self, server, count, gap, events, ramp):
+        waits = waited(server.worker)
         r = self.load.run(
             server.url("stream"), "stream", self.headers(events, gap),
             c=count, r=ramp, g=gap, e=self.expected(events, server),
@@ -208,6 +219,7 @@ class Rows:
         steady = r.get("steady")
         out = {"cpu": r["cpu_us"] / r["events"], "busy":
                r["cpu_us"] / r["seconds"] / 1e6,
+               "waited": (waited(server.worker) - waits) / r["seconds"],
                "events": r["events"], "whole": r["requests"],
                "ttft50": r["token"]["p50"], "ttft99": r["token"]["p99"],
                "byte50": r["ttft"]["p50"], "byte99": r["ttft"]["p99"],
@@ -248,7 +260,8 @@ class Rows:
 
         self.line(title, "CPU per event", *both("cpu", 1, "%.1f us"),
                   [ratio(y["cpu"], x["cpu"]) for x, y in got], "%.2fx",
-                  (1.10, 1.05) if name == "s200" else None, better="less")
+                  (1.10, 1.05) if name == "s200" else None, better="less",
+                  note=self.contention(got))
         tokens = name == "s1000"
         self.line(title, "first token p50, added",
                   *both("ttft50", 1000, "%.2f ms"),

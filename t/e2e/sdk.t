@@ -1,0 +1,50 @@
+#!/usr/bin/perl
+
+# The official SDKs, of npm and PyPI: what they see through the gateway is
+# what they see of the provider itself, and what must differ is better.
+#
+# google-genai is not run: its dialect does not exist here yet.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib", "$FindBin::Bin/sdk";
+
+use File::Copy qw(copy);
+use Test::More;
+
+use LLM::E2E;
+use SDK;
+
+skip_without_module();
+
+my ($npm, $no_npm) = SDK::installed('sdk');
+my ($python, $no_python) = SDK::installed('python');
+
+plan(skip_all => "nothing could be installed: $no_npm; $no_python")
+    if !$npm && !$python;
+
+my ($t, $mock) = SDK->servers;
+
+for my $script (qw(openai anthropic ai)) {
+    SKIP: {
+        skip "npm: $no_npm", 1 if !$npm;
+        next if !-e "$FindBin::Bin/sdk/js_$script.mjs";
+        copy("$FindBin::Bin/sdk/$_", $npm) for 'run.mjs', "js_$script.mjs";
+        SDK::compare($t, $mock, "js_$script",
+                     [SDK::node($npm), "$npm/js_$script.mjs"]);
+    }
+}
+
+for my $script (qw(openai anthropic)) {
+    SKIP: {
+        skip "PyPI: $no_python", 1 if !$python;
+        next if !-e "$FindBin::Bin/sdk/py_$script.py";
+        SDK::compare($t, $mock, "py_$script",
+                     ["$python/bin/python", "$FindBin::Bin/sdk/py_$script.py"]);
+    }
+}
+
+no_alerts($t);
+done_testing();

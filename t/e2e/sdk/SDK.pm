@@ -1,0 +1,294 @@
+package SDK;
+
+# What the tests with the official SDKs have in common: installing them once
+# into build/sdk, the servers, running a script against the provider and
+# through the gateway, and comparing what it saw.
+#
+#   my $sdk = SDK->install('sdk');              or skips all, with the reason
+#   my ($t, $mock) = SDK->servers;
+#   $sdk->compare($t, $mock, node => 'js_openai.mjs');
+
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use Fcntl qw(:flock O_RDWR O_CREAT);
+use File::Basename qw(dirname);
+use File::Copy qw(copy);
+use File::Path qw(make_path remove_tree);
+use Test::More ();
+
+use LLM::E2E;
+
+my $HERE = dirname(abs_path(__FILE__));
+my $BUILD = repo_root() . '/build/sdk';
+
+
+# --- installing ---
+
+# what => 'sdk' or 'agents' (npm), 'python' (pip).  Returns the directory, or
+# (undef, why).  A stamp holds the pinned versions, so that it is done once;
+# the lock is for tests that run in parallel.
+
+sub installed {
+    my ($what) = @_;
+
+    my @pins = $what eq 'python' ? ('requirements.txt')
+             : map { ($what eq 'agents' ? 'agents/' : '') . $_ }
+               qw(package.json package-lock.json);
+    my $want = join '', map { slurp("$HERE/$_") } @pins;
+    my $dir = "$BUILD/$what";
+
+    make_path($BUILD);
+    sysopen(my $lock, "$dir.lock", O_RDWR|O_CREAT) or die "$dir.lock: $!\n";
+    flock($lock, LOCK_EX);
+
+    return $dir if slurp("$dir/installed") eq $want;
+
+    remove_tree($dir);
+    make_path($dir);
+    copy("$HERE/$_", $dir) or die "$_: $!\n" for @pins;
+
+    my $why = $what eq 'python' ? _pip($dir) : _npm($dir, $what);
+    return (undef, $why) if $why;
+
+    spew("$dir/installed", $want);
+    return $dir;
+}
+
+
+sub _npm {
+    my ($dir, $what) = @_;
+
+    return 'no npm here' if system('npm --version >/dev/null 2>&1') != 0;
+
+    Test::More::note("installing from npm into $dir");
+
+    # what claude-code does after its installation is to find its own binary
+    my $scripts = '--ignore-scripts';
+    return _run("$dir.log", 600, 'npm', 'ci', '--prefix', $dir, $scripts,
+                '--no-audit', '--no-fund', '--loglevel=error');
+}
+
+
+sub _pip {
+    my ($dir) = @_;
+
+    Test::More::note("installing from PyPI into $dir");
+
+    return _run("$dir.log", 60, 'python3', '-m', 'venv', $dir)
+        // _run("$dir.log", 600, "$dir/bin/pip", 'install', '-q',
+                '--disable-pip-version-check', '-r',
+                "$dir/requirements.txt");
+}
+
+
+# undef if all is well, else the command and the last line it said
+
+sub _run {
+    my ($log, $timeout, @command) = @_;
+
+    unlink $log;
+    my ($status) = run_bounded($timeout, \@command, stdout => $log,
+                               stderr => $log);
+    return if defined $status && $status == 0;
+
+    my @lines = grep { /\S/ } split /\n/, slurp($log);
+    my $said = $lines[-1] // '';
+    ($said) = (grep { /error/i } @lines, $said);
+    return sprintf '%s: %s', join(' ', @command[0 .. 1]),
+           defined $status ? substr $said, 0, 200 : 'took too long';
+}
+
+
+# Runs a command to its end or the timeout, then it is killed with what it
+# started: (wait status or undef, seconds).
+
+sub run_bounded {
+    my ($timeout, $command, %o) = @_;
+
+    my $start = now();
+    my $pid = spawn(['setsid', @$command], %o);
+    my $status = LLM::Process::reap($pid, $timeout);
+
+    if (!defined $status) {
+        kill TERM => -$pid;
+        LLM::Process::reap($pid, 2) // kill KILL => -$pid;
+        LLM::Process::reap($pid, 2);
+    }
+
+    return ($status, now() - $start);
+}
+
+
+# the newest node of the two: SDKs want 22, Debian 12 has 18
+
+sub node {
+    my ($dir) = @_;
+    my ($own) = grep { -x } glob "$dir/node_modules/node-linux-*/bin/node";
+    return $own // 'node';
+}
+
+
+# --- servers ---
+
+my @ENDS = (openai => 'gpt-mock text-embedding-mock',
+            anthropic => 'claude-mock');
+
+sub conf {
+    my (%o) = @_;
+
+    my $providers = '';
+
+    for (my $i = 0; $i < @ENDS; $i += 2) {
+        my ($name, $models) = @ENDS[$i, $i + 1];
+        my $list = join ' ', map { "model $_;" } split / /, $models;
+        $providers .= <<"EOT";
+    llm_adapter_provider $name {
+        endpoint http://127.0.0.1:%%MOCK%%/v1;
+        dialect $name;
+        key file:%%DIR%%/key;
+        $list
+    }
+EOT
+    }
+
+    my $tls = $o{cert} ? <<"EOT" : '';
+        listen 127.0.0.1:%%PORT_tls%% ssl http2;
+        ssl_certificate $o{cert};
+        ssl_certificate_key $o{key};
+EOT
+
+    return <<"EOT";
+    log_format llm escape=json '{"test":"\$http_x_test","uri":"\$uri",'
+        '"status":"\$status","agent":"\$http_user_agent",'
+        '"protocol":"\$server_protocol","dialect":"\$llm_dialect",'
+        '"model":"\$llm_model","stream":"\$llm_stream",'
+        '"error":"\$llm_error","finish_reason":"\$llm_finish_reason",'
+        '"prompt_tokens":"\$llm_prompt_tokens",'
+        '"completion_tokens":"\$llm_completion_tokens",'
+        '"done":"\$request_completion"}';
+
+$providers
+    llm_adapter_model gpt* openai;
+    llm_adapter_model text-embedding* openai;
+    llm_adapter_model claude* anthropic;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+$tls
+        access_log %%DIR%%/llm.log llm;
+        client_max_body_size 32m;
+
+        location /v1/ {
+            llm_adapter on;
+            llm_adapter_passthrough openai;
+        }
+        location /claude/v1/ {
+            llm_adapter on;
+            llm_adapter_passthrough anthropic;
+        }
+        location /strict/v1/ { llm_adapter on; }
+        location /small/v1/ {
+            llm_adapter on;
+            client_max_body_size 100k;
+        }
+        location /slow/v1/ {
+            llm_adapter on;
+            llm_adapter_timeout first_token=300ms plain=300ms idle=300ms;
+        }
+        location /ping/v1/ {
+            llm_adapter on;
+            llm_adapter_ping 50ms;
+        }
+    }
+EOT
+}
+
+
+sub servers {
+    my ($class, %o) = @_;
+
+    my $mock = start_mock();
+    my $t = start_nginx(conf(%o), vars => { MOCK => $mock->port },
+                        files => { key => "sk-of-the-gateway\n" },
+                        log_level => 'info', %o);
+
+    return ($t, $mock);
+}
+
+
+# --- running a script ---
+
+# The cases of one run: a list of hashes, and why it ended badly, if so.
+
+sub run {
+    my ($t, $mock, $via, $command, %o) = @_;
+
+    my $port = $via eq 'direct' ? $mock->port : $t->port;
+    my $out = $t->path("$via.$o{script}.json");
+
+    my ($status, $took) = run_bounded($o{timeout} // 90, $command,
+        stdout => $out, stderr => "$out.err",
+        env => {
+            VIA => $via, BASE => "http://127.0.0.1:$port",
+            MOCK => 'http://127.0.0.1:' . $mock->port,
+            NODE_NO_WARNINGS => 1, PYTHONDONTWRITEBYTECODE => 1,
+            http_proxy => undef, https_proxy => undef, all_proxy => undef,
+            HTTP_PROXY => undef, HTTPS_PROXY => undef, ALL_PROXY => undef,
+            no_proxy => '*', NO_PROXY => '*',
+            OPENAI_API_KEY => undef, ANTHROPIC_API_KEY => undef,
+            %{ $o{env} // {} },
+        });
+
+    my @cases = map { json_decode($_) // { name => $_, ok => 0,
+                                           why => 'not JSON' } }
+                split /\n/, slurp($out);
+
+    my $why = !defined $status ? 'took too long'
+            : $status ? "ended with $status" : '';
+    $why .= ': ' . substr slurp("$out.err"), -1500 if $why;
+
+    Test::More::note(sprintf '%s, %s: %d cases in %.1f s', $o{script}, $via,
+                     scalar @cases, $took);
+
+    return (\@cases, $why);
+}
+
+
+# Runs it both ways: three tests a case at most.
+
+sub compare {
+    my ($t, $mock, $script, $command, %o) = @_;
+
+    my %seen;
+
+    for my $via (qw(direct gateway)) {
+        my ($cases, $why) = run($t, $mock, $via, $command, script => $script,
+                                %o);
+
+        Test::More::is($why, '', "$script, $via: ran to its end");
+        Test::More::cmp_ok(scalar @$cases, '>=', $o{least} // 5,
+                           "$script, $via: cases");
+
+        for my $case (@$cases) {
+            Test::More::ok($case->{ok}, "$script, $via: $case->{name}")
+                or Test::More::diag($case->{why});
+
+            $seen{$via}{ $case->{name} } = $case;
+        }
+    }
+
+    for my $name (sort keys %{ $seen{direct} }) {
+        my ($direct, $gateway) = map { $seen{$_}{$name} } qw(direct gateway);
+
+        next if $direct->{differ} || !$direct->{ok} || !$gateway
+                || !$gateway->{ok};
+
+        Test::More::is_deeply($gateway->{result}, $direct->{result},
+                              "$script: $name: the same through the gateway");
+    }
+}
+
+
+1;

@@ -1,0 +1,194 @@
+// What the scripts have in common.  A script is a list of cases; each prints
+// one line of JSON:
+//
+//   {"name", "ok", "why", "result", "differ"}
+//
+// The driver runs a script twice, against the mock provider itself (VIA is
+// direct) and through nginx (gateway), and compares the results, but for
+// those of cases marked "differ".
+//
+// Environment: VIA, BASE (http://127.0.0.1:PORT of either), MOCK (the mock's
+// own, for its counters), CA (a file) and TLS (https://..., only for gateway).
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+
+export const via = process.env.VIA;
+export const base = process.env.BASE;
+export const gateway = via === 'gateway';
+
+const mock = process.env.MOCK;
+const cases = [];
+
+
+// --- cases ---
+
+export function test(name, options, fn) {
+    if (!fn) {
+        [options, fn] = [{}, options];
+    }
+    if (!options.only || options.only === via) {
+        cases.push({ name, fn, differ: options.differ ?? !!options.only,
+                     timeout: options.timeout ?? 15000 });
+    }
+}
+
+
+export async function main() {
+    const only = process.env.ONLY;
+
+    for (const { name, fn, differ, timeout } of cases) {
+        if (only && !name.includes(only)) continue;
+
+        const out = { name, ok: true, why: '', differ, result: null };
+        let timer;
+
+        try {
+            const late = new Promise((_, no) => {
+                timer = setTimeout(no, timeout, new Error('took too long'));
+            });
+            out.result = brief(await Promise.race([fn(), late])) ?? null;
+
+        } catch (e) {
+            out.ok = false;
+            out.why = `${e?.stack ?? e}`.slice(0, 2000);
+        }
+
+        clearTimeout(timer);
+        console.log(JSON.stringify(out));
+    }
+
+    process.exit(0);
+}
+
+
+export const hash = (data) =>
+    createHash('sha256').update(data).digest('hex').slice(0, 16);
+
+
+// Long texts and vectors become their digests.
+
+export function brief(x) {
+    const text = JSON.stringify(x, (key, v) => {
+        if (typeof v === 'string' && v.length > 400) {
+            return `${v.length} characters, ${hash(v)}`;
+        }
+        if (Array.isArray(v) && v.length > 16
+            && v.every((n) => typeof n === 'number'))
+        {
+            return `${v.length} numbers, ${hash(v.join())}`;
+        }
+        return v === undefined ? null : v;
+    });
+    return text === undefined ? null : JSON.parse(text);
+}
+
+
+// --- the mock ---
+
+// Controls of one request, as request options.  Answers to equal requests
+// with a seed are equal.
+
+let seed = 1000;
+
+export function ctl(controls = {}, more = {}) {
+    const headers = { 'x-mock-seed': '7', ...more.headers };
+    for (const [name, value] of Object.entries(controls)) {
+        headers['x-mock-' + name.replaceAll('_', '-')] = `${value}`;
+    }
+    return { ...more, headers };
+}
+
+export const unique = () => `${via}-${process.pid}-${seed++}`;
+
+async function ask(name) {
+    const r = await fetch(`${mock}/_mock/${name}`);
+    return Buffer.from(await r.arrayBuffer());
+}
+
+export const stats = async () => JSON.parse(await ask('stats'));
+export const requests = async () => (await stats()).requests;
+export const lastBody = () => ask('last_body');
+
+
+// What the provider was sent: the request line, the headers without those of
+// the connection, of the credential and of this test, and the body's digest.
+
+export async function sent() {
+    const lines = `${await ask('last')}`.split('\r\n').filter((l) => l);
+    const skip = /^(?:host|connection|content-length|transfer-encoding|accept-encoding|authorization|x-api-key|keep-alive|sec-fetch-mode|accept-language)$/;
+    const headers = {};
+
+    for (const line of lines.slice(1)) {
+        const [, name, value] = line.match(/^([^:]*): *(.*)$/);
+        if (!skip.test(name.toLowerCase())) {
+            headers[name.toLowerCase()] = value;
+        }
+    }
+
+    return { line: lines[0], headers, body: hash(await lastBody()) };
+}
+
+
+// Runs fn, which gives up on an answer; the provider must be left within a
+// second, and by one request.
+
+export async function aborts(fn) {
+    const before = (await stats()).aborted;
+    await fn();
+
+    for (let i = 0; i < 100; i++) {
+        if ((await stats()).aborted > before) break;
+        await sleep(10);
+    }
+
+    assert.equal((await stats()).aborted, before + 1, 'aborted at the mock');
+}
+
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+
+// --- results ---
+
+// The error that fn ends with; it must.
+
+export async function raised(fn) {
+    try {
+        await fn();
+    } catch (e) {
+        return e;
+    }
+    assert.fail('no error was raised');
+}
+
+
+// What is fixed of an SDK's error.
+
+export function shape(e) {
+    return {
+        class: e?.constructor?.name, status: e?.status, code: e?.code,
+        type: e?.type, param: e?.param, message: `${e?.message}`,
+        body: e?.error, request_id: e?.requestID,
+    };
+}
+
+
+// Reads a stream to its end or its error: { items, error }.
+
+export async function drain(stream) {
+    const items = [];
+    try {
+        for await (const item of stream) items.push(item);
+    } catch (e) {
+        return { items, error: e };
+    }
+    return { items, error: null };
+}
+
+
+// The members that a gateway's own usage request adds to other chunks.
+
+export const plainChunk = ({ usage, ...chunk }) =>
+    usage === null || usage === undefined ? chunk : { ...chunk, usage };
+
+export { assert };
