@@ -254,6 +254,23 @@ ngx_http_llm_block_free(ngx_http_llm_block_t *b)
 }
 
 
+/* a worker ends */
+
+void
+ngx_http_llm_flight_exit_worker(void)
+{
+    ngx_http_llm_block_t  *b;
+
+    while (ngx_http_llm_free_blocks) {
+        b = ngx_http_llm_free_blocks;
+        ngx_http_llm_free_blocks = b->next;
+        ngx_free(b);
+    }
+
+    ngx_http_llm_free_nblocks = 0;
+}
+
+
 llm_mem_t
 ngx_http_llm_pool_mem(ngx_pool_t *pool)
 {

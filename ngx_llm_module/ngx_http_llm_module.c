@@ -23,6 +23,7 @@ static char *ngx_http_llm_merge_adapter(ngx_conf_t *cf,
 static ngx_int_t ngx_http_llm_resolve_target(ngx_conf_t *cf,
     ngx_http_llm_target_t *t, u_char *file, ngx_uint_t line);
 static ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
+static void ngx_http_llm_exit_process(ngx_cycle_t *cycle);
 
 
 static ngx_conf_enum_t  ngx_http_llm_client_aborts[] = {
@@ -133,7 +134,7 @@ ngx_module_t  ngx_http_llm_module = {
     ngx_http_llm_init_process,             /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_http_llm_exit_process,             /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -470,4 +471,11 @@ static ngx_int_t
 ngx_http_llm_init_process(ngx_cycle_t *cycle)
 {
     return ngx_http_llm_attempt_init_worker(cycle);
+}
+
+
+static void
+ngx_http_llm_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_http_llm_flight_exit_worker();
 }

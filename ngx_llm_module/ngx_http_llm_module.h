@@ -474,6 +474,7 @@ void ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_wake(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f,
     ngx_http_llm_block_t *keep);
+void ngx_http_llm_flight_exit_worker(void);
 extern const llm_mem_t  ngx_http_llm_heap;
 llm_mem_t ngx_http_llm_pool_mem(ngx_pool_t *pool);
 

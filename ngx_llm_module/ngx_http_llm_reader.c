@@ -775,6 +775,8 @@ ngx_http_llm_reader_text(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll,
     b->pos = text->data;
     b->last = text->data + text->len;
     b->end = b->last;
+    b->memory = 0;
+    b->temporary = 1;
 
     return NGX_OK;
 }
@@ -823,6 +825,7 @@ static void
 ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx)
 {
     u_char                 *pos;
+    ngx_chain_t            *cl;
     ngx_http_llm_block_t   *b;
     ngx_http_llm_flight_t  *f;
     ngx_http_llm_reader_t  *rd;
@@ -834,7 +837,15 @@ ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx)
         return;
     }
 
-    if (rd->busy == NULL) {
+    /* pings and such stand in no block */
+
+    for (cl = rd->busy; cl; cl = cl->next) {
+        if (cl->buf->memory) {
+            break;
+        }
+    }
+
+    if (cl == NULL) {
 
         if (rd->record == rd->block->n && rd->block->next == NULL) {
             ngx_http_llm_flight_trim(f, NULL);
@@ -846,7 +857,7 @@ ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx)
 
     } else {
 
-        pos = rd->busy->buf->pos;
+        pos = cl->buf->pos;
 
         for (b = f->first; b != rd->block; b = b->next) {
             if (pos >= b->start && pos <= b->last) {

@@ -59,7 +59,7 @@ for my $p (@all) {
 		map { { event => '', %$_ } } events($want);
 
 	for my $ctl ({ eol => 'crlf' }, { eol => 'cr' }, { bom => 1 },
-		{ comments => 1 }, { ids => 1 }, { chunk => 7 }, { split => 5 },
+		{ comments => 1 }, { ids => 1 }, { chunk => 7 }, { split => 29 },
 		{ eol => 'crlf', bom => 1, comments => 1, ids => 1, chunk => 3 })
 	{
 		my $name = join ' ', map { "$_=$ctl->{$_}" } sort keys %$ctl;
