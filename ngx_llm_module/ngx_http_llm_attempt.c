@@ -450,7 +450,7 @@ ngx_http_llm_attempt_whole_head(ngx_http_request_t *r, ngx_http_upstream_t *u)
 
     for (p = u->buffer.pos; p < last; p++) {
 
-        p = ngx_strlchr(p, last, LF);
+        p = memchr(p, LF, last - p);
 
         if (p == NULL) {
             break;

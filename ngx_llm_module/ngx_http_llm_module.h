@@ -129,6 +129,7 @@ struct ngx_http_llm_provider_s {
     ngx_array_t                    models;     /* of ngx_http_llm_price_t */
     ngx_hash_t                     skip;       /* client headers not sent on */
     ngx_hash_t                     hide;       /* answer headers not passed */
+    ngx_hash_t                     hide_direct;        /* ... through */
 
     ngx_msec_t                     timeout[NGX_HTTP_LLM_T_MAX];
 

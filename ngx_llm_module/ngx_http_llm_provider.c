@@ -463,6 +463,7 @@ ngx_http_llm_provider_upstream(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
     /* nobody else watches a request that is passed through */
 
     p->direct = *conf;
+    p->direct.hide_headers_hash = p->hide_direct;
     p->direct.ignore_client_abort = 0;
     p->direct.connect_timeout = p->timeout[NGX_HTTP_LLM_T_CONNECT];
     p->direct.read_timeout = p->timeout[NGX_HTTP_LLM_T_PLAIN];

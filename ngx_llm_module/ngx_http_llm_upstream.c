@@ -559,13 +559,15 @@ ngx_http_llm_header_hashes(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
 {
     ngx_str_t              *name, own;
     ngx_uint_t              i;
-    ngx_array_t             skip, hide;
+    ngx_array_t             skip, hide, direct;
     const llm_str_t        *s;
     ngx_http_llm_header_t  *ph;
 
     if (ngx_array_init(&skip, cf->temp_pool, 64, sizeof(ngx_hash_key_t))
         != NGX_OK
         || ngx_array_init(&hide, cf->temp_pool, 32, sizeof(ngx_hash_key_t))
+           != NGX_OK
+        || ngx_array_init(&direct, cf->temp_pool, 32, sizeof(ngx_hash_key_t))
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -618,6 +620,14 @@ ngx_http_llm_header_hashes(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
         if (ngx_http_llm_hash_add(cf, &hide, name) != NGX_OK) {
             return NGX_ERROR;
         }
+
+        /* what is passed through is not parsed, so its type is kept */
+
+        if (ngx_strncmp(name->data, "content-", 8) != 0
+            && ngx_http_llm_hash_add(cf, &direct, name) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
     }
 
     for (s = p->dialect->private_headers; s->len; s++) {
@@ -635,7 +645,14 @@ ngx_http_llm_header_hashes(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
         return NGX_ERROR;
     }
 
-    return ngx_http_llm_hash(cf, &p->hide, &hide, "llm_hide_headers_hash");
+    if (ngx_http_llm_hash(cf, &p->hide, &hide, "llm_hide_headers_hash")
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_hash(cf, &p->hide_direct, &direct,
+                             "llm_hide_headers_hash");
 }
 
 

@@ -23,7 +23,7 @@ static llm_uint_t openai_chat_error(llm_answer_t *a, const llm_event_t *ev,
 static llm_uint_t openai_choices(llm_answer_t *a, openai_answer_t *d,
     const llm_json_value_t *choices, llm_uint_t *n);
 static llm_uint_t openai_choice(llm_answer_t *a, openai_answer_t *d,
-    const llm_json_value_t *choice);
+    const llm_json_value_t *v);
 static void openai_choice_seen(llm_answer_t *a, openai_answer_t *d,
     const llm_json_value_t *index, const llm_json_value_t *reason);
 static llm_uint_t openai_delta(openai_answer_t *d,
@@ -34,6 +34,18 @@ static void openai_plain_facts(llm_answer_t *a, const llm_json_value_t *v,
     llm_uint_t done);
 static llm_uint_t openai_plain_error(llm_answer_t *a,
     const llm_json_value_t *v, llm_uint_t end);
+
+
+/* members of a choice */
+
+enum {
+    OPENAI_C_DELTA = 0,
+    OPENAI_C_REASON,
+    OPENAI_C_INDEX,
+    OPENAI_C_TEXT,
+    OPENAI_C_USAGE,
+    OPENAI_C_MAX
+};
 
 
 /* paths in a plain answer */
@@ -264,18 +276,28 @@ static llm_uint_t
 openai_choices(llm_answer_t *a, openai_answer_t *d,
     const llm_json_value_t *choices, llm_uint_t *n)
 {
-    u_char            *pos;
-    llm_uint_t         said;
-    llm_json_value_t   choice;
+    u_char                 *pos;
+    llm_uint_t              said;
+    llm_json_value_t        choice, v[OPENAI_C_MAX];
+    static const llm_str_t  names[OPENAI_C_MAX] = {
+        llm_string("delta"),
+        llm_string("finish_reason"),
+        llm_string("index"),
+        llm_string("text"),
+        llm_string("usage")
+    };
 
     *n = 0;
     said = 0;
     pos = NULL;
 
-    while (llm_json_next(&choices->raw, &pos, NULL, &choice) == LLM_OK) {
+    while (llm_json_next_object(&choices->raw, &pos, names, v, OPENAI_C_MAX,
+                                &choice)
+           == LLM_OK)
+    {
         (*n)++;
 
-        if (openai_choice(a, d, &choice)) {
+        if (choice.type != LLM_JSON_OBJECT || openai_choice(a, d, v)) {
             said = 1;
         }
     }
@@ -285,39 +307,25 @@ openai_choices(llm_answer_t *a, openai_answer_t *d,
 
 
 static llm_uint_t
-openai_choice(llm_answer_t *a, openai_answer_t *d,
-    const llm_json_value_t *choice)
+openai_choice(llm_answer_t *a, openai_answer_t *d, const llm_json_value_t *v)
 {
-    enum { DELTA = 0, REASON, INDEX, TEXT, USAGE, MAX };
+    openai_choice_seen(a, d, &v[OPENAI_C_INDEX], &v[OPENAI_C_REASON]);
 
-    llm_json_value_t        v[MAX];
-    static const llm_str_t  names[MAX] = {
-        llm_string("delta"),
-        llm_string("finish_reason"),
-        llm_string("index"),
-        llm_string("text"),
-        llm_string("usage")
-    };
-
-    if (llm_json_find(&choice->raw, names, v, MAX) != LLM_OK) {
-        return 1;
+    if (v[OPENAI_C_USAGE].type == LLM_JSON_OBJECT) {
+        openai_usage(&a->usage, &v[OPENAI_C_USAGE]);
     }
 
-    openai_choice_seen(a, d, &v[INDEX], &v[REASON]);
-
-    if (v[USAGE].type == LLM_JSON_OBJECT) {
-        openai_usage(&a->usage, &v[USAGE]);
-    }
-
-    if (!llm_json_empty(&v[REASON])) {
+    if (!llm_json_empty(&v[OPENAI_C_REASON])) {
         return 1;
     }
 
     if (a->endpoint->id == OPENAI_COMPLETIONS) {
-        return v[TEXT].type == LLM_JSON_ABSENT || !llm_json_empty(&v[TEXT]);
+        return v[OPENAI_C_TEXT].type == LLM_JSON_ABSENT
+               || !llm_json_empty(&v[OPENAI_C_TEXT]);
     }
 
-    return v[DELTA].type != LLM_JSON_OBJECT || openai_delta(d, &v[DELTA]);
+    return v[OPENAI_C_DELTA].type != LLM_JSON_OBJECT
+           || openai_delta(d, &v[OPENAI_C_DELTA]);
 }
 
 

@@ -132,6 +132,15 @@ llm_int_t llm_json_find(const llm_str_t *object, const llm_str_t *names,
 llm_int_t llm_json_next(const llm_str_t *container, u_char **pos,
     llm_str_t *name, llm_json_value_t *value);
 
+/*
+ * The next item of an array and, if it is an object, its named members, in
+ * one pass.  As llm_json_next() otherwise; the members of anything else are
+ * LLM_JSON_ABSENT.
+ */
+llm_int_t llm_json_next_object(const llm_str_t *array, u_char **pos,
+    const llm_str_t *names, llm_json_value_t *values, llm_uint_t n,
+    llm_json_value_t *item);
+
 /* 1 if value is a string that says text (escapes are resolved), else 0 */
 llm_uint_t llm_json_is(const llm_json_value_t *value, const char *text,
     size_t len);

@@ -429,20 +429,30 @@ llm_json_value_t *
 llm_json_wanted(const llm_str_t *names, llm_json_value_t *values,
     llm_uint_t n, const llm_json_value_t *name)
 {
+    u_char      first;
+    size_t      len;
     llm_uint_t  i;
 
+    len = name->raw.len - 2;
+    first = name->raw.data[1];
+
     for (i = 0; i < n; i++) {
+
+        /* most names are none of those wanted: no call to find that out */
+
+        if (!name->escaped
+            && (len != names[i].len
+                || (len && first != names[i].data[0])))
+        {
+            continue;
+        }
 
         if (name->escaped) {
             if (!llm_json_is(name, (char *) names[i].data, names[i].len)) {
                 continue;
             }
 
-        } else if (name->raw.len - 2 != names[i].len
-                   || memcmp(name->raw.data + 1, names[i].data,
-                             names[i].len)
-                      != 0)
-        {
+        } else if (memcmp(name->raw.data + 1, names[i].data, len) != 0) {
             continue;
         }
 

@@ -27,6 +27,8 @@ typedef struct {
 static llm_int_t llm_json_enter(llm_json_walk_t *w,
     const llm_str_t *container);
 static llm_int_t llm_json_step(llm_json_walk_t *w);
+static void llm_json_members(llm_json_walk_t *w, const llm_str_t *names,
+    llm_json_value_t *values, llm_uint_t n);
 static const u_char *llm_json_skip(const u_char *p, const u_char *last,
     llm_json_value_t *value);
 static const u_char *llm_json_skip_container(const u_char *p,
@@ -44,9 +46,7 @@ llm_int_t
 llm_json_find(const llm_str_t *object, const llm_str_t *names,
     llm_json_value_t *values, llm_uint_t n)
 {
-    uint8_t            duplicate;
-    llm_json_walk_t    w;
-    llm_json_value_t  *value;
+    llm_json_walk_t  w;
 
     if (n) {
         memset(values, 0, n * sizeof(llm_json_value_t));
@@ -56,15 +56,7 @@ llm_json_find(const llm_str_t *object, const llm_str_t *names,
         return LLM_DECLINED;
     }
 
-    while (llm_json_step(&w) == LLM_OK) {
-        value = llm_json_wanted(names, values, n, &w.name);
-
-        if (value) {
-            duplicate = value->duplicate;
-            *value = w.value;
-            value->duplicate = duplicate;
-        }
-    }
+    llm_json_members(&w, names, values, n);
 
     return LLM_OK;
 }
@@ -104,6 +96,79 @@ llm_json_next(const llm_str_t *container, u_char **pos, llm_str_t *name,
     }
 
     return LLM_OK;
+}
+
+
+llm_int_t
+llm_json_next_object(const llm_str_t *array, u_char **pos,
+    const llm_str_t *names, llm_json_value_t *values, llm_uint_t n,
+    llm_json_value_t *item)
+{
+    const u_char     *p;
+    llm_json_walk_t   w, o;
+
+    memset(values, 0, n * sizeof(llm_json_value_t));
+
+    if (llm_json_enter(&w, array) != LLM_OK) {
+        return LLM_DONE;
+    }
+
+    if (*pos) {
+        w.pos = *pos;
+        w.first = 0;
+    }
+
+    p = llm_scan_token(w.pos, w.last);
+
+    if (!w.first && p < w.last && *p == ',') {
+        p = llm_scan_token(p + 1, w.last);
+    }
+
+    if (p == w.last || *p != '{' || w.close != ']') {
+        return llm_json_next(array, pos, NULL, item);
+    }
+
+    memset(item, 0, sizeof(llm_json_value_t));
+    item->type = LLM_JSON_OBJECT;
+    item->raw.data = (u_char *) p;
+
+    o.pos = p + 1;
+    o.last = w.last;
+    o.close = '}';
+    o.first = 1;
+
+    llm_json_members(&o, names, values, n);
+
+    p = llm_scan_token(o.pos, o.last);
+
+    if (p == o.last || *p != '}') {
+        *pos = (u_char *) w.last;
+        return LLM_DONE;
+    }
+
+    *pos = (u_char *) p + 1;
+    item->raw.len = *pos - item->raw.data;
+
+    return LLM_OK;
+}
+
+
+static void
+llm_json_members(llm_json_walk_t *w, const llm_str_t *names,
+    llm_json_value_t *values, llm_uint_t n)
+{
+    uint8_t            duplicate;
+    llm_json_value_t  *value;
+
+    while (llm_json_step(w) == LLM_OK) {
+        value = llm_json_wanted(names, values, n, &w->name);
+
+        if (value) {
+            duplicate = value->duplicate;
+            *value = w->value;
+            value->duplicate = duplicate;
+        }
+    }
 }
 
 

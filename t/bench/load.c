@@ -479,7 +479,7 @@ load_last(load_t *l)
 }
 
 
-/* after a request that ended well: LOAD_CONN_ACTIVE is left to begin another */
+/* after a good answer; left in LOAD_CONN_ACTIVE, it begins another request */
 
 void
 load_next(load_t *l, load_conn_t *c)

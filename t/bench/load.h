@@ -172,7 +172,7 @@ typedef struct {
     int64_t               abort_reached;   /* the mock saw them end */
     int64_t               abort_delay;     /* us from the first close to that */
     unsigned              abort_done:1;
-    unsigned              reopen:1;        /* a slot waits in LOAD_CONN_NONE */
+    unsigned              reopen:1;        /* a slot is LOAD_CONN_NONE */
     unsigned              interrupted:1;
 
     load_hist_t           latency;

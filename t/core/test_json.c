@@ -861,9 +861,70 @@ test_uint(void)
 }
 
 
+/* one pass over an array of objects tells what two passes tell */
+
+static void
+test_objects(void)
+{
+    size_t             i, k;
+    u_char            *one, *two;
+    llm_int_t          rc, rc2;
+    llm_str_t          s;
+    llm_json_value_t   a[3], b[3], item, item2;
+
+    static const llm_str_t  names[3] = {
+        llm_string("a"), llm_string("b"), llm_string("")
+    };
+    static const char      *texts[] = {
+        "[]", " [ ] ", "[{}]", "[{\"a\":1}]", "[{\"a\":1},{\"b\":[{}],\"a\":{}}]",
+        "[ { \"a\" : \"x\" , \"b\" : null } , 1 , [2] , \"s\", {\"\":0} ]",
+        "[{\"\\u0061\":1,\"a\":2}]", "{\"a\":{\"b\":1}}", "1",
+        "[{\"a\":1", "[{\"a\"", "[{", "[{}", "[{},", "[,{}]",
+        "[{\"a\":{\"b\":\"}]\"},\"b\":\"\\\"\"}]", ""
+    };
+
+    for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        s.len = strlen(texts[i]);
+        s.data = exact(texts[i], s.len);
+
+        one = NULL;
+        two = NULL;
+
+        for (k = 0; k < 8; k++) {
+            memset(&item, 0, sizeof(item));
+            memset(&item2, 0, sizeof(item2));
+            memset(b, 0, sizeof(b));
+
+            rc = llm_json_next_object(&s, &one, names, a, 3, &item);
+            rc2 = llm_json_next(&s, &two, NULL, &item2);
+
+            if (rc2 == LLM_OK && *s.data != '{'
+                && item2.type == LLM_JSON_OBJECT)
+            {
+                (void) llm_json_find(&item2.raw, names, b, 3);
+            }
+
+            if (rc != LLM_OK || rc2 != LLM_OK) {
+                break;
+            }
+
+            ok(item.raw.data == item2.raw.data
+               && item.raw.len == item2.raw.len
+               && item.type == item2.type && memcmp(a, b, sizeof(a)) == 0,
+               "object %d of %s", (int) k, texts[i]);
+        }
+
+        ok(rc == rc2, "end of %s", texts[i]);
+
+        free(s.data);
+    }
+}
+
+
 int
 main(void)
 {
+    test_objects();
     test_verdicts();
     test_prefixes();
     test_places();

@@ -157,7 +157,8 @@ static fixture_t  fixtures[] = {
 
     { "data of max", llm_string("data: 12345678\n\ndata: 1234\ndata: 678\n\n"),
       "|-||1|12345678;|-||2|1234\n678;", 8, 0 },
-    { "data beyond max", llm_string("data: a\n\ndata: 123456789\n\ndata: b\n\n"),
+    { "data beyond max",
+      llm_string("data: a\n\ndata: 123456789\n\ndata: b\n\n"),
       "|-||1|a;", 8, LLM_DECLINED },
     { "lines beyond max", llm_string("data: 1234\ndata: 6789\n\n"), "", 8,
       LLM_DECLINED },

@@ -184,9 +184,19 @@ sub request_of {
 }
 
 
+# Closes a connection that the answer has ended: nginx lingers for a client
+# that does not, and writes its log line after that.
+
 sub ask {
     my ($client, $kind, %o) = @_;
-    return $client->request(request_of($kind, %o));
+
+    my $r = $client->request(request_of($kind, %o));
+
+    $client->close
+        if $r->complete && !$client->isa('LLM::H2')
+           && ($o{close} || ($o{version} // '') eq '1.0');
+
+    return $r;
 }
 
 

@@ -8,8 +8,9 @@
 use strict;
 use warnings;
 
+use Cwd qw(abs_path);
 use FindBin;
-use lib "$FindBin::Bin/../lib", "$FindBin::Bin/sdk";
+use lib abs_path("$FindBin::Bin/../lib"), "$FindBin::Bin/sdk";
 
 use File::Copy qw(copy);
 use Test::More;

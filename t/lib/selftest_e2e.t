@@ -22,7 +22,9 @@ my $conf = <<'EOT';
         access_log %%DIR%%/access.log short;
 
         location = /hello { return 200 "hello\n"; }
-        location = /env   { return 200 "$http_host|$http_x_a|$server_protocol"; }
+        location = /env {
+            return 200 "$http_host|$http_x_a|$server_protocol";
+        }
         location = /none  { return 204; }
 
         location /big {
@@ -308,7 +310,8 @@ subtest 'tls client' => sub {
 
     my $dir = File::Temp->newdir;
     my ($cert, $key) = make_cert($dir, 'localhost');
-    my $u = start_nginx(<<"EOT", module => '', files => { 'html/b' => 'x' x $BIG });
+    my %files = (files => { 'html/b' => 'x' x $BIG });
+    my $u = start_nginx(<<"EOT", module => '', %files);
         server {
             listen 127.0.0.1:%%PORT%% ssl;
             ssl_certificate $cert;
@@ -333,6 +336,22 @@ EOT
     ok(!eval { h1($u->port, tls => { sni => 'x.test', verify => 1 }) },
        'verification can fail');
     no_alerts($u);
+};
+
+
+subtest 'mock provider' => sub {
+    plan skip_all => 'build/llm_mock is not there' if !have_mock();
+
+    my $m = start_mock(args => ['-p', '0,0']);
+    is(scalar($m->ports), 2, 'ports');
+    my @messages = ({ role => 'user', content => 'a' });
+    my %body = (model => 'm', messages => \@messages);
+    is(http_post($m->port, '/v1/chat/completions', \%body)->status, 200);
+    is(json_decode($m->last_body)->{model}, 'm', 'last body');
+    like($m->last, qr{^POST /v1/chat/completions }, 'last head');
+    is($m->wait_stat('requests', 1)->{requests}, 1, 'counters');
+    ok($m->reset);
+    is($m->stats->{requests}, 0);
 };
 
 

@@ -66,7 +66,8 @@ my $conf = <<'EOT';
 EOT
 
 my $t = start_nginx($conf, module => '', master => 1,
-    vars => { LISTEN => $new ? '' : 'http2', HTTP2 => $new ? 'http2 on;' : '' },
+    vars => { LISTEN => $new ? '' : 'http2',
+              HTTP2 => $new ? 'http2 on;' : '' },
     files => { 'html/big' => 'x' x $BIG });
 my $port = $t->port;
 

@@ -159,7 +159,7 @@ sub read_answer {
 		}
 	}
 
-	parse(\%a, $o{method});
+	$a{body} = body(\%a);
 	$a{end} ||= 'done';
 	$a{ms} = (time() - $begin) * 1000;
 
@@ -185,38 +185,51 @@ sub parse {
 		}
 	}
 
-	my $rest = substr $a->{raw}, $a->{headlen};
-
 	if (($a->{h}{'transfer-encoding'} // '') eq 'chunked') {
-		$a->{body} = '';
-		$a->{chunks} = [];
+		return parse_chunked($a);
+	}
 
-		while ($rest =~ /\G([0-9a-f]+)\r\n/gc) {
-			my $n = hex $1;
+	my $n = $a->{h}{'content-length'};
+	my $have = length($a->{raw}) - $a->{headlen};
+	my $none = ($method // '') eq 'HEAD' || ($a->{status} // 0) == 204;
 
-			if ($n == 0) {
-				return $rest =~ /\G\r\n/gc ? 1 : 0;
-			}
+	return $none || defined $n && $have >= $n;
+}
 
-			my $p = pos $rest;
-			my $data = substr $rest, $p, $n;
-			$a->{body} .= $data;
-			push @{$a->{chunks}}, $data;
-			return 0 if length $data < $n;
-			pos($rest) = $p + $n + 2;
+
+# Goes on where it stopped, for answers are long and pieces short.
+
+sub parse_chunked {
+	my ($a) = @_;
+
+	$a->{chunks} //= [];
+	pos($a->{raw}) = $a->{pos} //= $a->{headlen};
+
+	while ($a->{raw} =~ /\G([0-9a-f]+)\r\n/gc) {
+		my ($n, $p) = (hex $1, pos $a->{raw});
+
+		if ($n == 0) {
+			return $a->{raw} =~ /\G\r\n/gc ? 1 : 0;
 		}
 
-		return 0;
+		return 0 if length($a->{raw}) < $p + $n + 2;
+
+		push @{$a->{chunks}}, substr $a->{raw}, $p, $n;
+		pos($a->{raw}) = $a->{pos} = $p + $n + 2;
 	}
 
-	if (defined(my $n = $a->{h}{'content-length'})) {
-		$a->{body} = $rest;
-		return 1 if ($method // '') eq 'HEAD';
-		return length $rest >= $n;
-	}
+	return 0;
+}
 
-	$a->{body} = $rest;
-	return ($method // '') eq 'HEAD' || ($a->{status} // 0) == 204;
+
+# The body as far as it came.
+
+sub body {
+	my ($a) = @_;
+
+	return '' unless defined $a->{head};
+	return join '', @{$a->{chunks}} if $a->{chunks};
+	return substr $a->{raw}, $a->{headlen};
 }
 
 

@@ -91,7 +91,8 @@ def compare(rows, process, port, version):
     rows.raw["portkey"] = got
     title = "2 KB, npm @portkey-ai/gateway %s (left) and llm" % version
     note = "node-server %s" % version_of(rows.opts, "@hono/node-server")
-    rows.line(title, "throughput", "%.0f/s" % median([x["rps"] for x, y in got]),
+    rows.line(title, "throughput",
+              "%.0f/s" % median([x["rps"] for x, y in got]),
               "%.0f/s" % median([y["rps"] for x, y in got]),
               [ratio(y["rps"], x["rps"]) for x, y in got], "%.1fx",
               (25, 40), note=note)

@@ -138,7 +138,13 @@ my @ENDS = (openai => 'gpt-mock text-embedding-mock',
 sub conf {
     my (%o) = @_;
 
-    my $providers = '';
+    my $providers = join '', map { <<"EOT" } qw(openai anthropic);
+    llm_adapter_provider byok_$_ {
+        endpoint http://127.0.0.1:%%MOCK%%/v1;
+        dialect $_;
+        key client;
+    }
+EOT
 
     for (my $i = 0; $i < @ENDS; $i += 2) {
         my ($name, $models) = @ENDS[$i, $i + 1];
@@ -188,6 +194,11 @@ $tls
             llm_adapter on;
             llm_adapter_passthrough anthropic;
         }
+        location /byok/v1/ {
+            llm_adapter byok_openai;
+            llm_adapter_passthrough byok_openai;
+        }
+        location /byok_claude/v1/ { llm_adapter byok_anthropic; }
         location /strict/v1/ { llm_adapter on; }
         location /small/v1/ {
             llm_adapter on;

@@ -5,7 +5,7 @@ import { zodResponseFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
 
 import {
-    aborts, assert, base, ctl, drain, gateway, hash, lastBody, main,
+    aborts, assert, base, brief, credentials, ctl, drain, gateway, hash, lastBody, main,
     plainChunk, raised, requests, sent, shape, sleep, test, unique,
 } from './run.mjs';
 
@@ -15,6 +15,7 @@ const make = (prefix = '', more = {}) => new OpenAI({
 });
 
 const client = make();
+const byok = make('/byok');
 const model = 'gpt-mock';
 const messages = [
     { role: 'system', content: 'Be brief.' },
@@ -92,7 +93,7 @@ for (const [name, controls] of Object.entries({
     'split into 7 bytes': { split: 7 },
     'no last newline': { no_last_newline: 1 },
     'unknown members': { unknown: 1 },
-    'usage in the last chunk': { usage: 'last' },
+    'usage in the last chunk': { usage: 'last', prompt_tokens: 9 },
     'reasoning': { thinking: 4 },
     'an event of 2 MB': { big_event: '2m', events: 3 },
     '3,000 events': { events: 3000, size: 20 },
@@ -351,13 +352,32 @@ const classes = {
 for (const [status, type] of Object.entries(classes)) {
     for (const stream of [false, true]) {
         test(`error ${status}${stream ? ', stream' : ''}`, async () => {
-            const e = await raised(() => chat({ stream }, ctl({ status })));
+            const e = await raised(() => byok.chat.completions.create(
+                { ...ask, stream }, ctl({ status })));
             assert.equal(e.constructor, type);
             assert.equal(e.status, +status);
+            if (status === '401' || status === '403') {
+                return shape(e);
+            }
+            const own = await raised(() => chat({ stream },
+                                                ctl({ status })));
+            assert.deepEqual(brief(shape(own)), brief(shape(e)));
             return shape(e);
         });
     }
 }
+
+test('error: the gateway\'s own key is refused', { only: 'gateway' },
+     async () => {
+    const list = [];
+    for (const status of [401, 403]) {
+        const e = await raised(() => chat({}, ctl({ status })));
+        assert.equal(e.status, 502, 'not the client\'s fault');
+        assert.ok(e.error.message && e.error.type && e.code);
+        list.push(shape(e));
+    }
+    return list;
+});
 
 test('error: codes', async () => {
     const list = [];
@@ -371,8 +391,10 @@ test('error: codes', async () => {
 });
 
 test('error: the provider\'s own complaint', async () => {
-    const e = await raised(() => chat({ messages: undefined }, ctl()));
+    const e = await raised(() => client.embeddings.create(
+        { model: 'text-embedding-mock' }, ctl()));
     assert.equal(e.constructor, OpenAI.BadRequestError);
+    assert.equal(e.param, 'input');
     return shape(e);
 });
 
@@ -463,7 +485,9 @@ for (const stream of ['chat', 'responses']) {
             const r = await drain(await open(fault));
             assert.ok(!complete(r.items), 'never looks complete');
             if (gateway) {
-                assert.ok(failed(r), 'the SDK is told');
+                // [DONE] came, so it ended as the provider wanted
+                const ended = stream === 'chat' && fault === 'no_finish';
+                assert.equal(!!failed(r), !ended, 'the SDK is told');
             }
             return { n: r.items.length,
                      error: failed(r) && shape(failed(r)) };
@@ -671,6 +695,10 @@ test('errors of the gateway', { only: 'gateway' }, async () => {
     assert.equal(e.constructor, OpenAI.BadRequestError);
     list.push(shape(e));
 
+    e = await raised(() => chat({ messages: undefined }));
+    assert.equal(e.constructor, OpenAI.BadRequestError);
+    list.push(shape(e));
+
     e = await raised(() => make('/strict').files.list());
     assert.equal(e.constructor, OpenAI.NotFoundError);
     list.push(shape(e));
@@ -679,6 +707,15 @@ test('errors of the gateway', { only: 'gateway' }, async () => {
     assert.equal(e.status, 405);
     list.push(shape(e));
     return list;
+});
+
+test('the client\'s key', async () => {
+    const { data, response } = await byok.chat.completions
+        .create(ask, ctl()).withResponse();
+    const { authorization } = await credentials();
+    assert.equal(authorization, 'Bearer sk-of-the-client');
+    assert.ok(response.headers.get('x-ratelimit-limit-requests'));
+    return { data, sent: await sent() };
 });
 
 test('headers', { only: 'gateway' }, async () => {
@@ -691,6 +728,8 @@ test('headers', { only: 'gateway' }, async () => {
     assert.match(h.get('x-llm-request-id'), /^[0-9a-f]{32}$/);
     assert.equal(h.get('x-request-id'), request_id);
     assert.ok(request_id);
+    const { authorization } = await credentials();
+    assert.equal(authorization, 'Bearer sk-of-the-gateway');
     for (const name of ['set-cookie', 'openai-organization', 'openai-project',
                         'x-ratelimit-limit-requests'])
     {

@@ -70,6 +70,9 @@ export const hash = (data) =>
 
 export function brief(x) {
     const text = JSON.stringify(x, (key, v) => {
+        if (typeof v === 'string' && v.length < 1000) {
+            v = v.replace(/\breq_[0-9a-zA-Z]+/g, 'req_*');   // are counted
+        }
         if (typeof v === 'string' && v.length > 400) {
             return `${v.length} characters, ${hash(v)}`;
         }
@@ -115,18 +118,32 @@ export const lastBody = () => ask('last_body');
 // the connection, of the credential and of this test, and the body's digest.
 
 export async function sent() {
-    const lines = `${await ask('last')}`.split('\r\n').filter((l) => l);
-    const skip = /^(?:host|connection|content-length|transfer-encoding|accept-encoding|authorization|x-api-key|keep-alive|sec-fetch-mode|accept-language)$/;
+    const skip = ['host', 'connection', 'content-length', 'keep-alive',
+                  'transfer-encoding', 'accept-encoding', 'authorization',
+                  'x-api-key'];
+    const { line, headers } = await head();
+
+    for (const name of skip) delete headers[name];
+    return { line: line.replace(/ \/byok[^/]*/, ' '), headers,
+             body: hash(await lastBody()) };
+}
+
+export async function credentials() {
+    const { headers } = await head();
+    return { authorization: headers.authorization,
+             key: headers['x-api-key'] };
+}
+
+async function head() {
+    const [line, ...rest] = `${await ask('last')}`.trim().split('\r\n');
     const headers = {};
 
-    for (const line of lines.slice(1)) {
-        const [, name, value] = line.match(/^([^:]*): *(.*)$/);
-        if (!skip.test(name.toLowerCase())) {
-            headers[name.toLowerCase()] = value;
-        }
+    for (const text of rest) {
+        const [, name, value] = text.match(/^([^:]*): *(.*)$/);
+        headers[name.toLowerCase()] = value;
     }
 
-    return { line: lines[0], headers, body: hash(await lastBody()) };
+    return { line, headers };
 }
 
 

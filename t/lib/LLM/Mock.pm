@@ -3,11 +3,11 @@ package LLM::Mock;
 # Runs the mock provider (build/llm_mock, or $ENV{LLM_MOCK}) and speaks to its
 # control interface.
 #
-#   my $m = LLM::Mock->start(args => ['--tls', ...], env => {...});
-#   $m->port  $m->tls_port            as it printed them
-#   $m->stats $m->requests $m->last   JSON of /_mock/NAME, decoded
-#   $m->last_body $m->last_response_body        bytes
-#   $m->reset
+#   my $m = LLM::Mock->start(args => ['-s', 0, '-c', $cert, '-k', $key]);
+#   $m->port  $m->tls_port            the first of each; port(1) the second
+#   $m->stats $m->requests            JSON of /_mock/NAME, decoded
+#   $m->last $m->last_body $m->last_response_body        bytes
+#   $m->reset $m->set(delay => 5)     see t/mock for names
 #   $m->stop                          also done when the object goes
 
 use strict;
@@ -33,67 +33,74 @@ sub start {
                     stdout => $in, env => $o{env});
     close $in;
 
-    my $self = bless { pid => $pid, owner => $$, out => $out, ports => {} },
-               $class;
+    my $self = bless { pid => $pid, owner => $$, out => $out }, $class;
 
-    $self->_read_ports($o{timeout} // 10, $o{wait_tls});
+    $self->_read_ports($o{timeout} // 10, @{ $o{args} // [] });
     return $self;
 }
 
 
-# Lines "listening PORT" and "listening-tls PORT", in any order; a provider
-# without TLS prints one, so after the first the second gets little time.
+# One line "listening PORT" or "listening-tls PORT" for each port asked for
+# with -p (one if there is no -p) and -s.
 
 sub _read_ports {
-    my ($self, $timeout, $wait_tls) = @_;
+    my ($self, $timeout, @args) = @_;
+
+    my %given = map { $args[$_] => $args[$_ + 1] // '' } 0 .. $#args;
+    my $lists = join ',', grep { defined } $given{'-p'} // 0, $given{'-s'};
+    my $want = 1 + $lists =~ tr/,//;
 
     my $end = now() + $timeout;
     my $text = '';
     my $select = IO::Select->new($self->{out});
 
     while (1) {
-        $self->{ports}{ $1 // '' } = $2
-            while $text =~ /^listening(-tls)? (\d+)$/mg;
-        my $have = $self->{ports};
-
-        return if defined $have->{''} && (!$wait_tls || $have->{'-tls'});
+        my @plain = $text =~ /^listening (\d+)\n/mg;
+        my @tls = $text =~ /^listening-tls (\d+)\n/mg;
+        @$self{'ports', 'tls_ports'} = (\@plain, \@tls);
+        return if @plain + @tls >= $want;
 
         my $left = $end - now();
         my $n = $left > 0 && $select->can_read($left)
                 ? sysread($self->{out}, $text, 4096, length $text) : 0;
 
-        next if $n;
-        die "the mock provider did not start, it said: '$text'\n";
+        die "the mock provider did not start, it said: '$text'\n" if !$n;
     }
 }
 
 
-sub port { return $_[0]{ports}{''} }
-sub pid  { return $_[0]{pid} }
+sub port      { return $_[0]{ports}[ $_[1] // 0 ] }
+sub tls_port  { return $_[0]{tls_ports}[ $_[1] // 0 ] }
+sub ports     { return @{ $_[0]{ports} } }
+sub pid       { return $_[0]{pid} }
 
 
-sub tls_port {
-    my ($self) = @_;
-    $self->_read_ports(2, 1) if !$self->{ports}{'-tls'};
-    return $self->{ports}{'-tls'};
-}
-
-
-# A control request; returns the whole response object.
+# A control request (port => P, or to the first): the whole response object.
 
 sub control {
     my ($self, $name, %o) = @_;
-    my $client = LLM::H1->new(port => $self->port);
+    my $client = LLM::H1->new(port => $o{port} // $self->port);
     return $client->request($o{method} // 'GET', "/_mock/$name", close => 1);
 }
 
 
 sub stats              { return $_[0]->control('stats')->json }
 sub requests           { return $_[0]->control('requests')->json }
-sub last               { return $_[0]->control('last')->json }
+sub last               { return $_[0]->control('last')->body }
 sub last_body          { return $_[0]->control('last_body')->body }
 sub last_response_body { return $_[0]->control('last_response_body')->body }
 sub reset              { return $_[0]->control('reset')->status == 200 }
+
+
+# Defaults of a port (port => P, or the first), for requests that say nothing
+# else.
+
+sub set {
+    my ($self, %values) = @_;
+    my $port = delete $values{port};
+    my $query = join '&', map { "$_=$values{$_}" } sort keys %values;
+    return $self->control("set?$query", port => $port)->status == 200;
+}
 
 
 # Waits until the counter $name is at least $value: the stats then.

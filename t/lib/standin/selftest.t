@@ -109,7 +109,8 @@ GET /t
 === TEST 6: version, more headers, notes
 --- config
     location = /t {
-        return 200 "$server_protocol|$http_host|$http_x_a|$http_x_empty|$http_connection";
+        set $headers "$http_x_a|$http_x_empty|$http_connection";
+        return 200 "$server_protocol|$http_host|$headers";
     }
 --- request
 # a note

@@ -44,7 +44,8 @@ my @CASES = (
     ['header that must be absent', 1, 1,
      "$OK--- request\nGET /t\n--- response_headers\n! X-A\n"],
     ['header pattern is anchored', 1, 1,
-     "$OK--- request\nGET /t\n--- response_headers_like\nContent-Type: text\n"],
+     "$OK--- request\nGET /t\n"
+     . "--- response_headers_like\nContent-Type: text\n"],
     ['raw headers', 1, 1,
      "$OK--- request\nGET /t\n--- raw_response_headers_like: X-a: 1\n"],
     ['raw headers must not match', 1, 1,
@@ -80,11 +81,13 @@ my @CASES = (
     ['cut in a chunk', 0, 3,
      "$OK--- request\nGET /chunked\n--- response_body: x\n"
      . "--- tcp_listen: \$TEST_NGINX_RAND_PORT_1\n--- tcp_reply eval\n"
-     . qq("HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n3\\r\\nx"\n)],
+     . qq("HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n)
+     . qq(3\\r\\nx"\n)],
     ['tcp query', 1, 2,
      "$OK--- request\nGET /chunked\n"
      . "--- tcp_listen: \$TEST_NGINX_RAND_PORT_1\n--- tcp_reply eval\n"
-     . qq("HTTP/1.1 200 OK\\r\\n\\r\\n"\n--- tcp_query: x\n--- tcp_query_len: 2\n)],
+     . qq("HTTP/1.1 200 OK\\r\\n\\r\\n"\n)
+     . qq(--- tcp_query: x\n--- tcp_query_len: 2\n)],
     ['second of two requests', 3, 1,
      qq($OK--- request eval\n["GET /t", "GET /t"]\n)
      . qq(--- response_body eval\n["hello\\n", "bye\\n"]\n)],
@@ -92,7 +95,8 @@ my @CASES = (
      "$OK--- request\nGET /t\n--- response_body_filters\nuc\n"
      . "--- response_body\nhello\n"],
     ['no list for two requests', 1, 0, 'BAIL',
-     qq($OK--- request eval\n["GET /t", "GET /t"]\n--- response_body: hello\n)],
+     qq($OK--- request eval\n["GET /t", "GET /t"]\n)
+     . "--- response_body: hello\n"],
     ['no such variable', 0, 0, 'BAIL',
      "--- config\nset \$a \$TEST_NGINX_NO_SUCH;\n--- request\nGET /t\n"],
     ['grep without an answer', 1, 0, 'BAIL',

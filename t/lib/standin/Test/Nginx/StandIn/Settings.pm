@@ -6,13 +6,14 @@ package Test::Nginx::StandIn::Settings;
 use strict;
 use warnings;
 
+use Cwd qw(realpath);
 use Exporter 'import';
 use File::Basename qw(dirname);
 use File::Spec ();
 use Test::More ();
 
 # t/lib, for the library of our own tests: parallel-safe ports, processes
-use lib File::Spec->rel2abs(dirname(__FILE__) . '/../../../..');
+use lib realpath(dirname(__FILE__) . '/../../../..');
 use LLM::Util ();
 
 our @EXPORT = qw(%Setting bail_out on_bail_out seconds expand_env
