@@ -29,6 +29,8 @@ static ngx_int_t ngx_http_llm_answer_told_error(ngx_http_llm_attempt_t *a,
 static void ngx_http_llm_answer_end_stream(ngx_http_llm_attempt_t *a);
 static void ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_refused(ngx_http_llm_attempt_t *a);
+static ngx_uint_t ngx_http_llm_answer_auth(ngx_http_llm_attempt_t *a,
+    ngx_uint_t status);
 static void ngx_http_llm_answer_release(ngx_http_llm_flight_t *f);
 static ngx_int_t ngx_http_llm_answer_gather(ngx_http_llm_flight_t *f,
     ngx_pool_t *pool, llm_str_t *out);
@@ -355,6 +357,11 @@ ngx_http_llm_answer_told_error(ngx_http_llm_attempt_t *a, llm_event_t *ev)
 
     f = a->flight;
 
+    if (ngx_http_llm_answer_auth(a, f->answer.status)) {
+        a->error = "provider_auth";
+        return NGX_ERROR;
+    }
+
     a->error = "upstream_error";
 
     if (llm_json_find(&ev->data, &name, &value, 1) != LLM_OK
@@ -540,6 +547,11 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
 
         /* an error that calls itself 200 */
 
+        if (ngx_http_llm_answer_auth(a, f->answer.status)) {
+            ngx_http_llm_fail(f, a->ctx, "provider_auth");
+            return;
+        }
+
         if (ngx_http_llm_answer_gather(f, NULL, &f->error_body) != NGX_OK) {
             f->error_body.len = 0;
         }
@@ -641,22 +653,33 @@ ngx_http_llm_answer_refused(ngx_http_llm_attempt_t *a)
         }
     }
 
-    if (a->provider->key_source == NGX_HTTP_LLM_KEY_OURS
-        && (f->status == NGX_HTTP_UNAUTHORIZED
-            || f->status == NGX_HTTP_FORBIDDEN))
-    {
-        /* it speaks of our key, and may quote it */
-
-        ngx_log_error(NGX_LOG_ERR, a->request->connection->log, 0,
-                      "llm: provider \"%V\" refused our key with status %ui",
-                      &a->provider->name, f->status);
-
-        f->answer.failed = 0;
+    if (ngx_http_llm_answer_auth(a, f->status)) {
         ngx_http_llm_fail(f, a->ctx, "provider_auth");
         return NGX_OK;
     }
 
     return NGX_DECLINED;
+}
+
+
+/* does it speak of our key?  Its words may quote it: they are not shown */
+
+static ngx_uint_t
+ngx_http_llm_answer_auth(ngx_http_llm_attempt_t *a, ngx_uint_t status)
+{
+    if (a->provider->key_source != NGX_HTTP_LLM_KEY_OURS
+        || (status != NGX_HTTP_UNAUTHORIZED && status != NGX_HTTP_FORBIDDEN))
+    {
+        return 0;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, a->request->connection->log, 0,
+                  "llm: provider \"%V\" refused our key with status %ui",
+                  &a->provider->name, status);
+
+    a->flight->answer.failed = 0;
+
+    return 1;
 }
 
 

@@ -222,6 +222,11 @@ ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx)
         }
     }
 
+    if (ctx->passthrough) {
+        return ngx_http_llm_add_header_str(r, "X-LLM-Provider",
+                                           &ctx->passthrough->name);
+    }
+
     if (ctx->attempt == NULL) {
         return NGX_OK;
     }

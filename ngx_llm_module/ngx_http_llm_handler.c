@@ -680,6 +680,7 @@ ngx_http_llm_facts(ngx_http_llm_ctx_t *ctx)
     answer = &ctx->flight->answer;
 
     ctx->usage = answer->usage;
+    ctx->streamed = ctx->flight->stream;
 
     if (answer->finish_reason_len && ctx->finish_reason.len == 0) {
         ctx->finish_reason.data = ngx_pnalloc(ctx->request->pool,

@@ -14,7 +14,8 @@ static ngx_int_t ngx_http_llm_postconfiguration(ngx_conf_t *cf);
 static void *ngx_http_llm_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf);
 static ngx_int_t ngx_http_llm_same_host(ngx_conf_t *cf,
-    ngx_http_llm_main_conf_t *lmcf);
+    ngx_http_llm_main_conf_t *lmcf, ngx_uint_t direct, u_char *file,
+    ngx_uint_t line);
 static void *ngx_http_llm_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
@@ -230,7 +231,7 @@ ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
         }
     }
 
-    if (ngx_http_llm_same_host(cf, lmcf) != NGX_OK) {
+    if (ngx_http_llm_same_host(cf, lmcf, 0, NULL, 0) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -238,22 +239,36 @@ ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
 }
 
 
-/* a client's key is for one host: a model's name must not send it elsewhere */
+/*
+ * A client's key is for one host: the name of a model must not send it to
+ * another.  All providers count if "direct" lets a client name any of them.
+ */
 
 static ngx_int_t
-ngx_http_llm_same_host(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf)
+ngx_http_llm_same_host(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf,
+    ngx_uint_t direct, u_char *file, ngx_uint_t line)
 {
-    ngx_uint_t                i;
-    ngx_http_llm_route_t     *route;
-    ngx_http_llm_target_t    *target;
-    ngx_http_llm_provider_t  *p, *first;
+    ngx_uint_t                  i, n;
+    ngx_http_llm_route_t       *route;
+    ngx_http_llm_target_t      *target;
+    ngx_http_llm_provider_t    *p, *first, **all;
 
     first = NULL;
     route = lmcf->routes.elts;
+    all = lmcf->providers.elts;
+    n = direct ? lmcf->providers.nelts : lmcf->routes.nelts;
 
-    for (i = 0; i < lmcf->routes.nelts; i++) {
-        target = route[i].targets.elts;
-        p = target->provider;
+    for (i = 0; i < n; i++) {
+
+        if (direct) {
+            p = all[i];
+
+        } else {
+            target = route[i].targets.elts;
+            p = target->provider;
+            file = route[i].file;
+            line = route[i].line;
+        }
 
         if (p->key_source != NGX_HTTP_LLM_KEY_CLIENT) {
             continue;
@@ -272,8 +287,7 @@ ngx_http_llm_same_host(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf)
                           "providers \"%V\" and \"%V\" have different hosts "
                           "and \"key client\", a client's key would go to "
                           "either in %s:%ui",
-                          &first->name, &p->name, route[i].file,
-                          route[i].line);
+                          &first->name, &p->name, file, line);
             return NGX_ERROR;
         }
     }
@@ -371,6 +385,15 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
                           "\"llm_adapter\" is in a location that another "
                           "directive handles in %s:%ui",
                           conf->file, conf->line);
+            return NGX_CONF_ERROR;
+        }
+
+        if (conf->adapter == NGX_HTTP_LLM_DIRECT
+            && ngx_http_llm_same_host(cf,
+                   ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module),
+                   1, conf->file, conf->line)
+               != NGX_OK)
+        {
             return NGX_CONF_ERROR;
         }
 

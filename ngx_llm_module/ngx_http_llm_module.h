@@ -404,6 +404,7 @@ struct ngx_http_llm_ctx_s {
     unsigned                       reading:1;  /* the client's body */
     unsigned                       aborted:1;  /* the client has gone */
     unsigned                       finalized:1;
+    unsigned                       streamed:1; /* the answer was */
     unsigned                       shaped:1;
     unsigned                       internal_chunked:1;
     unsigned                       header_done:1;

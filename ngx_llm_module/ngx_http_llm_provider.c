@@ -665,7 +665,7 @@ ngx_http_llm_secret_env(ngx_conf_t *cf, ngx_str_t *name, ngx_str_t *secret)
 
     ngx_str_null(secret);
 
-    if (ngx_test_config) {
+    if (ngx_test_config || ngx_process == NGX_PROCESS_SIGNALLER) {
         ngx_log_error(NGX_LOG_WARN, cf->log, 0,
                       "the environment variable \"%V\" is not set", name);
         return NGX_OK;

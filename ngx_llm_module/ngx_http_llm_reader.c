@@ -24,6 +24,7 @@
 static void ngx_http_llm_reader_wake(ngx_http_llm_reader_t *rd);
 static void ngx_http_llm_reader_check(ngx_http_request_t *r);
 static void ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_reader_satisfied(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_failed(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx);
@@ -164,6 +165,14 @@ ngx_http_llm_reader_check(ngx_http_request_t *r)
         return;
     }
 
+    if (ctx->reader.last_sent && !ctx->reader.busy && !c->buffered) {
+
+        /* it has its answer: this is its next request, or its farewell */
+
+        ngx_http_llm_reader_satisfied(ctx);
+        return;
+    }
+
     if (c->error) {
         goto gone;
     }
@@ -295,6 +304,21 @@ ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx)
 
 
 /*
+ * The client has all of it while the attempt still waits for a clean end of
+ * the provider's message, which would spare the connection: not at the
+ * client's expense.
+ */
+
+static void
+ngx_http_llm_reader_satisfied(ngx_http_llm_ctx_t *ctx)
+{
+    if (ctx->attempt && ctx->attempt->running) {
+        ngx_http_llm_attempt_abort(ctx->attempt, NULL);
+    }
+}
+
+
+/*
  * r->write_event_handler: something was appended, or the client's socket
  * takes more, or the attempt has ended.
  */
@@ -377,6 +401,10 @@ write:
     }
 
     ngx_http_llm_reader_timers(ctx);
+
+    if (rd->last_sent && c->read->ready && !ngx_http_llm_multiplexed(r)) {
+        ngx_post_event(c->read, &ngx_posted_events);
+    }
 
     return;
 
@@ -471,6 +499,10 @@ ngx_http_llm_reader_failed(ngx_http_llm_ctx_t *ctx)
     {
         body.len = f->error_body.len;
         body.data = f->error_body.data;
+
+        if (ngx_http_llm_reader_provider_headers(ctx) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
 
         return ngx_http_llm_send_json(ctx->request, f->error.status, &body);
     }

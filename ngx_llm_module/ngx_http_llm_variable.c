@@ -289,7 +289,7 @@ ngx_http_llm_number_variable(ngx_http_request_t *r,
         break;
 
     case NGX_HTTP_LLM_V_TPOT:
-        if (ctx->rq.stream && ctx->first_shown && ctx->usage.completion > 1) {
+        if (ctx->streamed && ctx->first_shown && ctx->usage.completion > 1) {
 
             n = (uint64_t) (ctx->last_shown - ctx->first_shown) * 1000
                 / (ctx->usage.completion - 1);

@@ -61,4 +61,7 @@ echo "build $module (${CC:-cc})"
 (cd "$src" && make -j2 -f "$obj/Makefile" "${what[@]}") >>"$log" 2>&1 ||
     { grep -E -A6 'error|warning' "$log" || tail -20 "$log"; exit 1; }
 
-cp "$obj/ngx_http_llm_module.so" "$module"
+# a running nginx has the old one mapped
+
+cp "$obj/ngx_http_llm_module.so" "$module.new"
+mv "$module.new" "$module"

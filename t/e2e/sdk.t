@@ -28,7 +28,7 @@ plan(skip_all => "nothing could be installed: $no_npm; $no_python")
 
 my ($t, $mock) = SDK->servers;
 
-for my $script (qw(openai anthropic ai)) {
+for my $script ($ENV{JS} ? split(" ", $ENV{JS}) : qw(openai anthropic ai)) {
     SKIP: {
         skip "npm: $no_npm", 1 if !$npm;
         next if !-e "$FindBin::Bin/sdk/js_$script.mjs";

@@ -69,6 +69,7 @@ void
 mock_plan(mock_req_t *r)
 {
     int          n, off;
+    int64_t      big;
     mock_ctl_t  *ctl;
 
     ctl = &r->ctl;
@@ -112,7 +113,14 @@ mock_plan(mock_req_t *r)
     }
 
     if (ctl->big_event > 0) {
-        r->total += (uint64_t) ctl->big_event - r->size;
+        big = ctl->at > 0 ? ctl->at - 1 : 0;
+
+        if (big < r->events && r->total >= r->size && ctl->text == NULL) {
+            r->total += (uint64_t) ctl->big_event - r->size;
+
+        } else {
+            ctl->big_event = 0;
+        }
     }
 
     r->blocks = (u_char) ((ctl->thinking > 0) + (r->tools ? r->tools : 1));

@@ -141,19 +141,44 @@ test('tools, stream', async () => {
     return { r, pieces };
 });
 
+// The provider keeps the conversation, only the result is sent.
 test('tools: the SDK\'s own loop, stream', async () => {
     const seen = [];
     const runner = client.beta.messages.toolRunner({
         ...ask, stream: true,
+        model: 'claude-mock@tools=1;events=4;seed=7',
         tools: [{
             ...tools[0], parse: (a) => a,
             run: (a) => { seen.push(a.location); return 'sunny'; },
         }],
-        model: 'claude-mock@tools=1;turns=2;events=4;seed=7',
     });
     const last = await runner.runUntilDone();
+    assert.deepEqual(seen, ['Paris, France']);
+    assert.equal(last.stop_reason, 'end_turn');
+    return { last, sent: await sent() };
+});
+
+test('tools: two turns, stream', async () => {
+    const messages = [...ask.messages];
+    const seen = [];
+
+    for (let turn = 0; turn < 3; turn++) {
+        const r = await client.messages.stream(
+            { ...ask, messages, tools }, ctl({ tools: 1, turns: 2 }),
+        ).finalMessage();
+
+        messages.push({ role: 'assistant', content: r.content });
+        if (r.stop_reason !== 'tool_use') break;
+
+        seen.push(r.content[0].input.location);
+        messages.push({ role: 'user', content: [{
+            type: 'tool_result', tool_use_id: r.content[0].id,
+            content: 'sunny',
+        }] });
+    }
+
     assert.deepEqual(seen, ['Paris, France', 'Rome, Italy']);
-    return last;
+    return { messages, sent: await sent() };
 });
 
 
@@ -291,9 +316,7 @@ test('an error event after content', async () => {
     return { items, error: shape(error) };
 });
 
-for (const fault of ['cut', 'reset_mid', 'clean_cut', 'no_finish',
-                     'no_done'])
-{
+for (const fault of ['cut', 'reset_mid', 'clean_cut']) {
     test(`${fault} after content`, { differ: true }, async () => {
         const { items, error } = await drain(await open(fault));
         assert.ok(!complete(items), 'never looks complete');
@@ -305,6 +328,12 @@ for (const fault of ['cut', 'reset_mid', 'clean_cut', 'no_finish',
         return { n: items.length, error: error && shape(error) };
     });
 }
+
+test('no message_stop after a stop_reason', { differ: true }, async () => {
+    const { items, error } = await drain(await open('no_done'));
+    assert.equal(error, null);
+    assert.equal(complete(items), gateway);
+});
 
 test('the helper fails, too', { differ: true }, async () => {
     for (const fault of ['cut', 'clean_cut', 'error_event']) {
@@ -323,7 +352,7 @@ test('an error before content', { differ: true }, async () => {
     }
     assert.ok(e instanceof Anthropic.APIError);
     if (gateway) {
-        assert.equal(e.status, 500, 'as a status, so that SDKs try again');
+        assert.equal(e.status, 529, 'as a status, so that SDKs try again');
     }
     return shape(e);
 });
@@ -494,9 +523,10 @@ test('errors of the gateway', { only: 'gateway' }, async () => {
 test('the client\'s key', async () => {
     const { data, response } = await byok.messages.create(ask, ctl())
         .withResponse();
-    assert.equal((await credentials()).key, 'sk-of-the-client');
+    const keys = await credentials();
+    assert.match(JSON.stringify(keys), /sk-of-the-client/);
     assert.ok(response.headers.get('anthropic-ratelimit-requests-limit'));
-    return { data, sent: await sent() };
+    return { data, keys, sent: await sent() };
 });
 
 test('headers', { only: 'gateway' }, async () => {

@@ -1,0 +1,351 @@
+#!/usr/bin/perl
+
+# A client that reads slowly, or not at all: the provider is read no faster,
+# the worker does not grow, nothing times out that should not, and all of it
+# arrives.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib", $FindBin::Bin;
+
+use Digest::MD5;
+use Test::More;
+
+use LLM::E2E;
+use Gateway;
+
+skip_without_module();
+
+my $cert = '';
+my $tls = '';
+
+if (have_tls()) {
+    $tls = <<'EOT';
+        listen 127.0.0.1:%%PORT_tls%% ssl;
+        ssl_certificate %%DIR%%/localhost.crt;
+        ssl_certificate_key %%DIR%%/localhost.key;
+EOT
+}
+
+my $mock = start_mock();
+
+require File::Temp;
+my $dir = File::Temp->newdir;
+my ($crt, $key) = make_cert("$dir");
+
+my ($t) = gateway(
+    mock => $mock,
+    files => { 'localhost.crt' => slurp($crt), 'localhost.key' => slurp($key) },
+    server => $tls,
+    location => 'llm_adapter_ping off; '
+                . 'llm_adapter_timeout first_token=2s idle=1s plain=1s;',
+    locations => {
+        '/stall/v1/' => 'llm_adapter_ping off; send_timeout 1s;',
+        '/limit/v1/' => 'llm_adapter_ping off; limit_rate 20k;',
+        '/short/v1/' => 'llm_adapter_ping off; client_body_timeout 1s; '
+                        . 'send_timeout 1s;',
+    });
+
+my $slow = $ENV{LLM_VALGRIND} ? 8 : 1;
+my $MB = $ENV{LLM_VALGRIND} ? 10 : 100;
+my @WAYS = ('h1', 'h2', $tls ? 'tls' : ());
+
+
+sub client {
+    my ($way, %o) = @_;
+
+    return $way eq 'h2'  ? h2($t->port('h2'), timeout => 30, %o)
+         : $way eq 'tls' ? h1($t->port('tls'), timeout => 30, %o,
+                              tls => { ca => $crt })
+                         : h1($t->port, timeout => 30, %o);
+}
+
+
+# Waits until the provider writes no more: bytes it has written since $from.
+
+sub stalled_at {
+    my ($from) = @_;
+
+    my $out = -1;
+
+    wait_for {
+        my $now = $mock->stats->{bytes_out};
+        my $same = $now == $out;
+        $out = $now;
+        $same;
+    } 15 * $slow, 0.3 * $slow;
+
+    return $out - $from;
+}
+
+
+# Reads to the end, keeping only a digest: (bytes, md5, most KB the worker
+# had).  pace: bytes a second for the first $first bytes.
+
+sub drink {
+    my ($c, $r, %o) = @_;
+
+    my $md5 = Digest::MD5->new;
+    my ($bytes, $most, $reads) = (0, 0, 0);
+    my $start = now();
+
+    while (1) {
+        my $got = $c->read_some($r);
+        last if $got eq '' && ($r->end || $got eq '');
+
+        $md5->add($got);
+        $bytes += length $got;
+
+        # a body of 100 MB need not be kept
+        $r->{body} = '';
+        $#{ $r->{chunks} } = -1;
+        $#{ $r->{reads} } = -1 if $r->{reads};
+        $#{ $c->{frames} } = -1 if $c->{frames};
+
+        if ($reads++ % 64 == 0) {
+            my $kb = $t->rss('anon');
+            $most = $kb if $kb > $most;
+        }
+
+        nap($start + $bytes / $o{pace} - now())
+            if $o{pace} && $bytes < $o{first};
+    }
+
+    return ($bytes, $md5->hexdigest, $most);
+}
+
+
+# --- 100 MB, plain and streamed ---
+
+my @ANSWERS = (
+    ['embeddings', 0, { total => "${MB}m" }],
+    ['chat', 1, { events => $MB * 100, size => 2000, seed => 3 }],
+);
+
+for my $answer (@ANSWERS) {
+    my ($kind, $streamed, $set) = @$answer;
+    my %ask = (stream => $streamed, mock => $set,
+               $streamed ? (more => '"stream_options":{"include_usage":true}')
+                         : ());
+
+    # what it is, and the worker's size when it has carried it quickly
+
+    my ($bytes, $md5);
+
+    {
+        my $direct = h1($mock->port, timeout => 30);
+        start_ask($direct, $kind, %ask);
+        my $r = $direct->read_head;
+        ($bytes, $md5) = drink($direct, $r);
+        cmp_ok($bytes, '>', $MB * 900_000 / ($streamed ? 5 : 1),
+               "$kind: the answer is large");
+    }
+
+    for my $way (@WAYS) {
+        my $c = client($way, window => 1 << 20, conn_window => 1 << 24);
+        my $s = start_ask($c, $kind, %ask);
+        my $r = head_of($c, $s);
+        my @got = drink($c, $r);
+        is($got[0], $bytes, "$kind, $way, fast: its length");
+        is($got[1], $md5, "$kind, $way, fast: its bytes");
+        ok($r->complete, "$kind, $way, fast: whole");
+    }
+
+    for my $way (@WAYS) {
+        my $name = "$kind, $way, slow";
+        my $base = $t->rss('anon');
+        my $from = $mock->stats->{bytes_out};
+        my $c = client($way, rcvbuf => 16384, window => 65535);
+        my $s = start_ask($c, $kind, %ask, test => $name);
+        my $r = head_of($c, $s);
+        is($r->status, 200, "$name: it runs");
+
+        my $out = stalled_at($from);
+        cmp_ok($out, '<', $bytes * 0.7, "$name: the provider waits ("
+               . ($out >> 10) . ' KB written)');
+        cmp_ok($t->rss('anon') - $base, '<', 2048,
+               "$name: the worker does not grow while it waits");
+
+        # longer than plain and idle
+        nap(2.2);
+        is($r->end, '', "$name: it is not ended");
+        is(scalar(logs_of($t, $name)), 0, "$name: and not logged");
+
+        my @got = drink($c, $r, pace => 2e6, first => 1.5e6);
+        my $grown = $got[2] - $base;
+
+        is($got[0], $bytes, "$name: its length");
+        is($got[1], $md5, "$name: its bytes");
+        ok($r->complete, "$name: whole");
+        cmp_ok($grown, '<', 2048, "$name: the worker grew by $grown KB");
+
+        my $log = log_of($t, $name);
+        is($log->{status}, 200, "$name: status in the log");
+        is($log->{error}, '', "$name: no error in the log");
+        isnt($log->{prompt_tokens}, '', "$name: usage in the log");
+    }
+}
+
+
+# --- slow, but in time: pauses on both sides ---
+
+for my $way (@WAYS) {
+    my $name = "$way, a client that pauses";
+    my $c = client($way, rcvbuf => 16384, window => 32768);
+    my $s = start_ask($c, 'chat', stream => 1, test => $name,
+                      mock => { events => 40, size => 50000 });
+    my $r = head_of($c, $s);
+
+    for (1 .. 3) {
+        nap(1.3);
+        $c->read_body($r, limit => length($r->body) + 200000);
+    }
+
+    $c->read_body($r);
+    is_whole($r, 'chat', "$name: whole");
+    is(log_of($t, $name)->{error}, '', "$name: no error");
+}
+
+
+# --- the true timeouts still work after a pause ---
+
+{
+    my $c = client('h1', rcvbuf => 16384);
+    start_ask($c, 'chat', stream => 1, test => 'idle after a pause',
+              mock => { events => 60, size => 50000, at => 50,
+                        fault => 'stall' });
+    my $r = $c->read_head;
+    nap(2);
+    my $start = now();
+    $c->read_body($r);
+    is_in_band($r, 'chat', 'a stall after a pause');
+    cmp_ok(now() - $start, '<', 6 * $slow, 'a stall after a pause: in time');
+    is(log_of($t, 'idle after a pause')->{error}, 'timeout_idle',
+       'a stall after a pause: $llm_error');
+}
+
+
+# --- a client that never reads again ---
+
+for my $way (@WAYS) {
+    for my $case (['chat', 1, { events => 100000, size => 1000 }],
+                  ['embeddings', 0, { total => '60m' }])
+    {
+        my ($kind, $streamed, $set) = @$case;
+        my $name = "$kind, $way, stalled";
+        my $before = $mock->stats;
+        my $c = client($way, rcvbuf => 16384, window => 65535, auto => 0);
+        my $start = now();
+        my $s = start_ask($c, $kind, stream => $streamed, prefix => '/stall',
+                          test => $name, mock => $set);
+        my $r = head_of($c, $s);
+        is($r->status, 200, "$name: it runs");
+
+        my $stats = $mock->wait_stat('aborted', $before->{aborted} + 1,
+                                     6 * $slow);
+        is($stats->{aborted}, $before->{aborted} + 1,
+           "$name: the provider's connection is closed");
+        cmp_ok(now() - $start, '>', 0.9, "$name: not before send_timeout");
+        is(log_of($t, $name)->{error}, 'client_timeout', "$name: \$llm_error");
+    }
+}
+
+
+# --- send_timeout is about the client, not about the provider ---
+
+for my $way (@WAYS) {
+    for my $case (['chat', 1, { delay => '2500ms', events => 3 }],
+                  ['chat', 0, { delay => '2500ms', events => 3 }],
+                  ['messages', 1, { events => 2, gap => '2500ms' }],
+                  ['embeddings', 0, { total => '300k', rate => '120k' }])
+    {
+        my ($kind, $streamed, $set) = @$case;
+        my $name = "$kind, $way, a silent provider, "
+                   . ($streamed ? 'stream' : 'plain');
+        my $c = client($way);
+        my $r = ask($c, $kind, stream => $streamed, prefix => '/short',
+                    test => $name, mock => $set);
+
+        $streamed ? is_whole($r, $kind, "$name: whole")
+                  : ok($r->status == 200 && $r->complete, "$name: whole");
+        is(log_of($t, $name)->{error}, '', "$name: no error");
+    }
+}
+
+
+# --- limit_rate ---
+
+for my $way (@WAYS) {
+    my $name = "$way, limit_rate";
+    my $c = client($way);
+    my $start = now();
+    my $r = ask($c, 'chat', stream => 1, prefix => '/limit',
+                mock => { events => 150, size => 300, gap => '5ms' });
+    is_whole($r, 'chat', "$name: whole");
+    is_same_events($r, $mock, name => $name, hidden => 1);
+    cmp_ok(now() - $start, '<', 2.5 * $slow, "$name: no delay");
+
+    my @chunks = @{ $r->chunks };
+    cmp_ok(scalar @chunks, '>', 20, "$name: live");
+
+    $start = now();
+    $c = client($way);
+    $r = ask($c, 'embeddings', prefix => '/limit', mock => { total => '300k' });
+    ok($r->complete, "$name, plain: whole");
+    is($r->body, $mock->last_response_body, "$name, plain: its bytes");
+    cmp_ok(now() - $start, '<', 2.5 * $slow, "$name, plain: no hang");
+}
+
+
+# --- one that stalls among many that do not ---
+
+for my $way (@WAYS) {
+    my $name = "$way, beside a stalled one";
+    my $stalled = client($way, rcvbuf => 16384, window => 65535, auto => 0);
+    my $s = start_ask($stalled, 'embeddings', mock => { total => '60m' });
+    my $r = head_of($stalled, $s);
+    is($r->status, 200, "$name: it is stalled");
+    nap(0.3);
+
+    my @clients = map { client($way) } 1 .. 40;
+    my $start = now();
+    my @streams = map { start_ask($_, 'chat', stream => 1,
+                                  mock => { events => 20, gap => '10ms' }) }
+                  @clients;
+    my $whole = 0;
+
+    for my $i (0 .. $#clients) {
+        my $x = head_of($clients[$i], $streams[$i]);
+        $clients[$i]->read_body($x);
+        $whole++ if $x->complete && $x->body =~ /\[DONE\]\n\n\z/;
+    }
+
+    is($whole, 40, "$name: all others are whole");
+    cmp_ok(now() - $start, '<', 5 * $slow, "$name: and in time");
+    $stalled->abort('rst');
+}
+
+{
+    # streams of one connection have windows of their own
+
+    my $c = h2($t->port('h2'), timeout => 30, auto => 'conn',
+               window => 30000, conn_window => 1 << 24);
+    my $stalled = start_ask($c, 'embeddings', auto => 0, test => 'h2 stalled',
+                            mock => { total => '60m' });
+    $c->read_head($stalled);
+    my @streams = map { start_ask($c, 'chat', stream => 1, auto => 1,
+                                  mock => { events => 30, size => 3000,
+                                            gap => '5ms' }) } 1 .. 20;
+    $c->read_body($_) for @streams;
+    is(scalar(grep { $_->complete && $_->body =~ /\[DONE\]\n\n\z/ } @streams),
+       20, 'h2, one stream is stalled: the others are whole');
+    is($stalled->end, '', 'h2: the stalled one still waits');
+    $c->reset($stalled);
+    is(log_of($t, 'h2 stalled')->{status}, 499, 'h2: and can be reset');
+}
+
+no_alerts($t);
+
+done_testing();
