@@ -33,6 +33,8 @@ static ngx_int_t ngx_http_llm_attempt_reinit(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_attempt_head(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_attempt_whole_head(ngx_http_request_t *r,
     ngx_http_upstream_t *u);
+static ngx_int_t ngx_http_llm_attempt_keep_head(ngx_http_request_t *r,
+    ngx_http_upstream_t *u, u_char *last);
 static ngx_int_t ngx_http_llm_attempt_header(ngx_http_llm_attempt_t *a,
     ngx_table_elt_t *h);
 static void ngx_http_llm_attempt_abort_request(ngx_http_request_t *r);
@@ -456,12 +458,10 @@ ngx_http_llm_attempt_whole_head(ngx_http_request_t *r, ngx_http_upstream_t *u)
             break;
         }
 
-        if (last - p > 1 && p[1] == LF) {
-            return NGX_OK;
-        }
-
-        if (last - p > 2 && p[1] == CR && p[2] == LF) {
-            return NGX_OK;
+        if ((last - p > 1 && p[1] == LF)
+            || (last - p > 2 && p[1] == CR && p[2] == LF))
+        {
+            return ngx_http_llm_attempt_keep_head(r, u, p);
         }
     }
 
@@ -495,28 +495,50 @@ ngx_http_llm_attempt_whole_head(ngx_http_request_t *r, ngx_http_upstream_t *u)
 }
 
 
-/* keeps what is for the client; the lowcase key stays with the request */
+/* what is passed on of it is wanted when the buffer has other things in it */
+
+static ngx_int_t
+ngx_http_llm_attempt_keep_head(ngx_http_request_t *r, ngx_http_upstream_t *u,
+    u_char *last)
+{
+    ngx_http_llm_attempt_t  *a;
+
+    a = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    a->head_from = u->buffer.pos;
+    a->head_to = u->buffer.pos;
+
+    if (u->buffer.start == ngx_http_llm_read_buffer) {
+
+        a->head_to = ngx_pnalloc(r->pool, last - u->buffer.pos);
+        if (a->head_to == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memcpy(a->head_to, u->buffer.pos, last - u->buffer.pos);
+    }
+
+    return NGX_OK;
+}
+
+
+/* keeps what is for the client; its strings are those of the kept head */
 
 static ngx_int_t
 ngx_http_llm_attempt_header(ngx_http_llm_attempt_t *a, ngx_table_elt_t *h)
 {
-    u_char              *p;
-    ngx_pool_t          *pool;
     ngx_table_elt_t     *kept;
     ngx_http_llm_ctx_t  *ctx;
 
     ctx = a->ctx;
-    pool = a->request->pool;
+
+    h->key.data = a->head_to + (h->key.data - a->head_from);
+    h->value.data = a->head_to + (h->value.data - a->head_from);
 
     if (h->key.len == 12 && h->lowcase_key
         && ngx_strncmp(h->lowcase_key, "content-type", 12) == 0)
     {
-        a->content_type.data = ngx_pstrdup(pool, &h->value);
-        if (a->content_type.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        a->content_type.len = h->value.len;
+        a->content_type = h->value;
 
         return NGX_OK;
     }
@@ -541,7 +563,8 @@ ngx_http_llm_attempt_header(ngx_http_llm_attempt_t *a, ngx_table_elt_t *h)
     }
 
     if (a->headers == NULL) {
-        a->headers = ngx_array_create(pool, 8, sizeof(ngx_table_elt_t));
+        a->headers = ngx_array_create(a->request->pool, 8,
+                                      sizeof(ngx_table_elt_t));
         if (a->headers == NULL) {
             return NGX_ERROR;
         }
@@ -552,16 +575,8 @@ ngx_http_llm_attempt_header(ngx_http_llm_attempt_t *a, ngx_table_elt_t *h)
         return NGX_ERROR;
     }
 
-    p = ngx_pnalloc(pool, h->key.len + h->value.len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
     *kept = *h;
     kept->lowcase_key = NULL;
-    kept->key.data = p;
-    kept->value.data = ngx_cpymem(p, h->key.data, h->key.len);
-    ngx_memcpy(kept->value.data, h->value.data, h->value.len);
 
     if ((h->key.len == 12 && h->lowcase_key
          && ngx_strncmp(h->lowcase_key, "x-request-id", 12) == 0)

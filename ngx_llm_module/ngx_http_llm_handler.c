@@ -25,6 +25,8 @@ static ngx_int_t ngx_http_llm_check_head(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_models(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_body_room(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_body_ready(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body);
 static ngx_int_t ngx_http_llm_body_map(ngx_http_request_t *r, ngx_buf_t *b,
@@ -110,7 +112,9 @@ ngx_http_llm_handler(ngx_http_request_t *r)
         return rc == NGX_DONE ? NGX_OK : rc;
     }
 
-    r->request_body_in_single_buf = 1;
+    if (ngx_http_llm_body_room(r, ctx) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
     ctx->reading = 1;
 
@@ -315,6 +319,59 @@ done:
 }
 
 
+/*
+ * The beginning of a body often comes with the head, and nginx reads the rest
+ * to another place, unless it has room behind the beginning.  It is given
+ * room there, as much as it would have taken elsewhere: the body is to be
+ * scanned in one piece, and this spares a copy of it.
+ */
+
+static ngx_int_t
+ngx_http_llm_body_room(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    off_t                      length;
+    size_t                     preread;
+    ngx_buf_t                 *b;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    r->request_body_in_single_buf = 1;
+
+    if (r->request_body || ngx_http_llm_multiplexed(r)) {
+        return NGX_OK;
+    }
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    length = r->headers_in.content_length_n;
+    preread = r->header_in->last - r->header_in->pos;
+
+    if (preread == 0
+        || r->headers_in.chunked
+        || (off_t) preread >= length
+        || length > (off_t) clcf->client_body_buffer_size
+        || clcf->client_body_in_file_only
+        || length - (off_t) preread
+           <= r->header_in->end - r->header_in->last)
+    {
+        return NGX_OK;
+    }
+
+    b = ngx_create_temp_buf(r->pool, length);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->last = ngx_cpymem(b->last, r->header_in->pos, preread);
+
+    r->header_in->pos = r->header_in->last;
+
+    ctx->header_in = r->header_in;
+    r->header_in = b;
+
+    return NGX_OK;
+}
+
+
 static void
 ngx_http_llm_body_ready(ngx_http_request_t *r)
 {
@@ -328,6 +385,11 @@ ngx_http_llm_body_ready(ngx_http_request_t *r)
     start = ngx_http_llm_now();
 
     ctx->reading = 0;
+
+    if (ctx->header_in) {
+        r->header_in = ctx->header_in;
+        ctx->header_in = NULL;
+    }
 
     ngx_memzero(&err, sizeof(llm_error_t));
 
@@ -438,6 +500,7 @@ ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body)
 {
     size_t        len;
     u_char       *p;
+    ngx_uint_t    joined;
     ngx_chain_t  *cl;
 
     body->len = 0;
@@ -462,6 +525,7 @@ ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body)
     }
 
     len = 0;
+    joined = 1;
 
     for (cl = r->request_body->bufs; cl; cl = cl->next) {
 
@@ -472,6 +536,17 @@ ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body)
         }
 
         len += cl->buf->last - cl->buf->pos;
+
+        if (cl->next && cl->next->buf->pos != cl->buf->last) {
+            joined = 0;
+        }
+    }
+
+    if (joined) {
+        body->data = r->request_body->bufs->buf->pos;
+        body->len = len;
+
+        return NGX_OK;
     }
 
     p = ngx_palloc(r->pool, len);
@@ -714,6 +789,11 @@ ngx_http_llm_cleanup(void *data)
     }
 
     ctx->reading = 0;
+
+    if (ctx->header_in) {
+        r->header_in = ctx->header_in;
+        ctx->header_in = NULL;
+    }
 
     if (ctx->attempt) {
         ngx_http_llm_attempt_cleanup(ctx->attempt);

@@ -337,7 +337,8 @@ struct ngx_http_llm_attempt_s {
     ngx_array_t                   *headers;    /* of ngx_table_elt_t, for the
                                                   client */
     ngx_str_t                      content_type;
-    ngx_http_upstream_conf_t      *conf;
+    u_char                        *head_from;  /* where the head was read, */
+    u_char                        *head_to;    /* and a copy of it that stays */
 
     ngx_chain_t                    valve;      /* in u->busy_bufs: closed */
     ngx_buf_t                      valve_buf;
@@ -369,6 +370,8 @@ struct ngx_http_llm_ctx_s {
     llm_str_t                      model_id;   /* GET models/{id} */
     llm_request_t                  rq;
     llm_mem_t                      mem;        /* r->pool */
+    ngx_buf_t                     *header_in;  /* nginx's own, while the body
+                                                  is read to one of ours */
 
     ngx_http_llm_target_t         *target;
     ngx_http_llm_flight_t         *flight;

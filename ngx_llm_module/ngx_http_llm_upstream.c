@@ -542,6 +542,7 @@ ngx_http_llm_header_hidden(ngx_http_llm_provider_t *p, ngx_table_elt_t *h)
 
     for (prefix = p->dialect->limit_headers; prefix->len; prefix++) {
         if (h->key.len > prefix->len
+            && ngx_tolower(h->key.data[0]) == prefix->data[0]
             && ngx_strncasecmp(h->key.data, prefix->data, prefix->len) == 0)
         {
             return 1;

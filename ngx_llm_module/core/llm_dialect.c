@@ -597,7 +597,7 @@ llm_plain_descend(const llm_json_value_t *value, const llm_str_t *path,
 {
     u_char            *dot, *pos;
     llm_str_t          name, rest;
-    llm_json_value_t   next;
+    llm_json_value_t   next, item;
 
     dot = memchr(path->data, '.', path->len);
 
@@ -614,6 +614,22 @@ llm_plain_descend(const llm_json_value_t *value, const llm_str_t *path,
         }
 
         pos = NULL;
+
+        if (rest.len && memchr(rest.data, '.', rest.len) == NULL) {
+
+            /* one name: found while its object is passed */
+
+            while (llm_json_next_object(&value->raw, &pos, &rest, &next, 1,
+                                        &item)
+                   == LLM_OK)
+            {
+                if (next.type != LLM_JSON_ABSENT) {
+                    *found = next;
+                }
+            }
+
+            return;
+        }
 
         while (llm_json_next(&value->raw, &pos, NULL, &next) == LLM_OK) {
 

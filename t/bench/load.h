@@ -170,7 +170,7 @@ typedef struct {
     uint64_t              abort_wall;      /* epoch ms of the first close */
     uint64_t              abort_closing;   /* ns from the first to the last */
     int64_t               abort_reached;   /* the mock saw them end */
-    int64_t               abort_delay;     /* us from the first close to that */
+    int64_t               abort_delay;     /* us, from the first close */
     unsigned              abort_done:1;
     unsigned              reopen:1;        /* a slot is LOAD_CONN_NONE */
     unsigned              interrupted:1;

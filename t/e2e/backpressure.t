@@ -91,12 +91,16 @@ sub drink {
     my ($bytes, $most, $reads) = (0, 0, 0);
     my $start = now();
 
+    # what an LLM::H2 read together with the head is in the body already
+    my $got = $r->body;
+
     while (1) {
-        my $got = $c->read_some($r);
-        last if $got eq '' && ($r->end || $got eq '');
+        $got = $c->read_some($r) if $got eq '';
+        last if $got eq '';
 
         $md5->add($got);
         $bytes += length $got;
+        $got = '';
 
         # a body of 100 MB need not be kept
         $r->{body} = '';
@@ -255,18 +259,29 @@ for my $way (@WAYS) {
 
 # --- send_timeout is about the client, not about the provider ---
 
-for my $way (@WAYS) {
-    for my $case (['chat', 1, { delay => '2500ms', events => 3 }],
-                  ['chat', 0, { delay => '2500ms', events => 3 }],
-                  ['messages', 1, { events => 2, gap => '2500ms' }],
-                  ['embeddings', 0, { total => '300k', rate => '120k' }])
-    {
-        my ($kind, $streamed, $set) = @$case;
-        my $name = "$kind, $way, a silent provider, "
-                   . ($streamed ? 'stream' : 'plain');
-        my $c = client($way);
-        my $r = ask($c, $kind, stream => $streamed, prefix => '/short',
-                    test => $name, mock => $set);
+{
+    my @cases = (['chat', 1, { delay => '2500ms', events => 3 }],
+                 ['chat', 0, { delay => '2500ms', events => 3 }],
+                 ['messages', 1, { events => 2, gap => '2500ms' }],
+                 ['embeddings', 0, { total => '50k', rate => '20k' }]);
+    my @running;
+
+    for my $way (@WAYS) {
+        for (@cases) {
+            my ($kind, $streamed, $set) = @$_;
+            my $name = "$kind, $way, a silent provider, "
+                       . ($streamed ? 'stream' : 'plain');
+            my $c = client($way);
+            my $s = start_ask($c, $kind, stream => $streamed, test => $name,
+                              prefix => '/short', mock => $set);
+            push @running, [$c, $s, $kind, $streamed, $name];
+        }
+    }
+
+    for (@running) {
+        my ($c, $s, $kind, $streamed, $name) = @$_;
+        my $r = head_of($c, $s);
+        $c->read_body($r);
 
         $streamed ? is_whole($r, $kind, "$name: whole")
                   : ok($r->status == 200 && $r->complete, "$name: whole");

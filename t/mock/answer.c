@@ -458,11 +458,13 @@ void
 mock_pump(mock_conn_t *c)
 {
     int          rc;
+    size_t       sent;
     mock_req_t  *r;
 
     r = &c->req;
 
-    for ( ;; ) {
+    for (sent = 0; /* void */ ; ) {
+        sent += mock.out.len;
         rc = mock_out_flush(c);
 
         if (rc == MOCK_AGAIN) {
@@ -471,6 +473,11 @@ mock_pump(mock_conn_t *c)
 
         if (rc == MOCK_ERROR) {
             mock_finish(c, 1);
+            return;
+        }
+
+        if (sent > MOCK_TURN) {
+            mock_timer_set(c, mock.now);
             return;
         }
 

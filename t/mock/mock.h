@@ -32,6 +32,7 @@ typedef struct ssl_st         mock_ssl_t;
 #define MOCK_HEAD_MAX     65536          /* request head */
 #define MOCK_READ_SIZE    262144         /* one recv() */
 #define MOCK_BATCH        65536          /* generated before each send() */
+#define MOCK_TURN         (1 << 20)      /* then other connections' turn */
 #define MOCK_BODY_MAX     (200 << 20)    /* request body */
 #define MOCK_LAST_BODY    (4 << 20)      /* kept for /_mock/last_body */
 #define MOCK_KEEP_BODY    (64 << 20)     /* the same with keep=1 */

@@ -1,15 +1,15 @@
 // The npm packages ai, @ai-sdk/openai and @ai-sdk/anthropic.
 
 import {
-    APICallError, Output, embed, embedMany, generateText, isStepCount,
-    jsonSchema, streamText, tool,
+    APICallError, Output, embed, embedMany, generateText, jsonSchema,
+    streamText, tool,
 } from 'ai';
 import { createOpenAI } from '@ai-sdk/openai';
 import { createAnthropic } from '@ai-sdk/anthropic';
 
 import {
-    aborts, assert, base, ctl, gateway, main, raised, requests, sent, sleep,
-    test, unique,
+    aborts, assert, base, ctl, gateway, main, raised, requests, sent, test,
+    unique,
 } from './run.mjs';
 
 const openai = (prefix = '') => createOpenAI(
@@ -61,11 +61,15 @@ const failure = (e) => ({
 
 async function parts(result) {
     const list = [];
-    for await (const part of result.stream) {
-        const { type, id, text, delta, toolName, input, finishReason, error }
-            = part;
-        list.push({ type, id, text, delta, toolName, input, finishReason,
-                    error: error && failure(error) });
+    try {
+        for await (const part of result.stream) {
+            const { type, id, text, delta, toolName, input, finishReason,
+                    error } = part;
+            list.push({ type, id, text, delta, toolName, input, finishReason,
+                        error: error && failure(error) });
+        }
+    } catch (e) {
+        list.push({ type: 'error', error: failure(e) });
     }
     return list;
 }

@@ -465,7 +465,8 @@ test('abort: a stream', async () => {
 
 test('a body of 4 MB', async () => {
     const r = await say({ messages: [
-        { role: 'user', content: 'wörd "x" \n'.repeat(400000) }] }, ctl());
+        { role: 'user', content: 'wörd "x" \n'.repeat(400000) }] },
+    ctl({ keep: 1 }));
     return { r, sent: await sent() };
 });
 

@@ -629,7 +629,8 @@ test('abort: an upload', async () => {
 
 test('a body of 4 MB', async () => {
     const r = await chat({ messages: [
-        { role: 'user', content: 'wörd "x" \n'.repeat(400000) }] }, ctl());
+        { role: 'user', content: 'wörd "x" \n'.repeat(400000) }] },
+    ctl({ keep: 1 }));
     return { r, sent: await sent() };
 });
 
@@ -637,7 +638,7 @@ test('a body of 4 MB, stream', async () => {
     const { items, error } = await drain(await chat({
         stream: true, stream_options: { include_usage: true },
         messages: [{ role: 'user', content: '0123456789'.repeat(400000) }],
-    }, ctl()));
+    }, ctl({ keep: 1 })));
     assert.equal(error, null);
     return { items, sent: await sent() };
 });

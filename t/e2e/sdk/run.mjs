@@ -106,6 +106,7 @@ export const unique = () => `${via}-${process.pid}-${seed++}`;
 
 async function ask(name) {
     const r = await fetch(`${mock}/_mock/${name}`);
+    assert.equal(r.status, 200, name);
     return Buffer.from(await r.arrayBuffer());
 }
 
