@@ -196,9 +196,11 @@ ngx_http_llm_answer_feed(ngx_http_llm_attempt_t *a, u_char *pos, u_char *last)
 
     if (ngx_queue_empty(&f->readers)) {
 
-        /* drained: nobody will be shown it */
+        /* drained: nobody will be shown it, but what is held is looked at */
 
-        ngx_http_llm_flight_trim(f, NULL);
+        if (f->stream || f->released) {
+            ngx_http_llm_flight_trim(f, NULL);
+        }
 
     } else if (f->released && (f->appended != before || f->ended)) {
         ngx_http_llm_flight_wake(f);
@@ -297,6 +299,10 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
     }
 
     (void) llm_sse_write(p, ev, &data);
+
+    if (ev->has_id) {
+        f->ids = 1;
+    }
 
     flags = (what & LLM_EV_HIDDEN) ? NGX_HTTP_LLM_REC_USAGE : 0;
 

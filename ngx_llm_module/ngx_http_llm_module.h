@@ -277,6 +277,7 @@ struct ngx_http_llm_flight_s {
     unsigned                       released:1; /* readers may be shown it */
     unsigned                       committed:1;    /* a reader has been sent
                                                       a stream's head */
+    unsigned                       ids:1;      /* events had an id */
     unsigned                       ended:1;    /* nothing more will come */
     unsigned                       failed:1;   /* and it is not whole */
     unsigned                       told:1;     /* by the provider itself */

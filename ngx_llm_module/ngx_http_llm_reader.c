@@ -289,8 +289,10 @@ ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx)
         r->read_event_handler = ngx_http_block_reading;
         r->write_event_handler = ngx_http_request_empty_handler;
 
-        ngx_http_llm_flight_trim(ctx->flight, NULL);
-        rd->block = NULL;
+        if (ctx->flight->stream || ctx->flight->released) {
+            ngx_http_llm_flight_trim(ctx->flight, NULL);
+            rd->block = NULL;
+        }
 
         if (ctx->attempt->closed) {
             ngx_http_llm_attempt_resume(ctx->attempt);
@@ -975,6 +977,16 @@ ngx_http_llm_reader_ping(ngx_http_llm_ctx_t *ctx)
     }
 
     rd->dialect->ping(answer, &text);
+
+    if (ctx->flight->ids && *text.data == ':') {
+
+        /*
+         * Some clients take any blank line for the end of an event once they
+         * have seen an id, and fail to parse the data that is not there.
+         */
+
+        text.len--;
+    }
 
     out = NULL;
     ll = &out;

@@ -225,7 +225,9 @@ sub head_of {
 sub logs_of {
     my ($t, $test) = @_;
     return grep { $_ && $_->{test} eq $test }
-           map { json_decode($_) } split /\n/, slurp($t->path('llm.log'));
+           map { json_decode($_) }
+           grep { index($_, substr $test, 0, 8) >= 0 }
+           split /\n/, slurp($t->path('llm.log'));
 }
 
 

@@ -47,5 +47,27 @@ for my $script (qw(openai anthropic)) {
     }
 }
 
+# what the gateway knows of them
+
+my @log = map { json_decode($_) } split /\n/, slurp($t->path('llm.log'));
+my @good = grep { $_->{status} eq '200' && $_->{error} eq ''
+                  && $_->{uri} =~ m{/(?:chat/completions|completions
+                                      |embeddings|messages|responses)$}x }
+           @log;
+
+cmp_ok(scalar(@good), '>', 100, 'requests in the log');
+is(join("\n", map { json_encode($_) }
+        grep { $_->{prompt_tokens} eq '' } @good), '',
+   'the usage of each is known');
+
+for my $agent ($npm ? ('OpenAI/JS', 'Anthropic/JS', 'ai-sdk/') : (),
+               $python ? ('OpenAI/Python', 'Anthropic/Python') : ())
+{
+    ok((grep { $_->{agent} =~ m{\Q$agent\E} } @log), "$agent was here");
+}
+
+unlike($t->error_log, qr/sk-of-the|Gr(?:ü|\\u00fc)/,
+       'no key and no prompt in the error log');
+
 no_alerts($t);
 done_testing();

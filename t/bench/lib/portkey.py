@@ -90,7 +90,8 @@ def compare(rows, process, port, version):
     got = rows.pairs(8, run, None, rows.b)
     rows.raw["portkey"] = got
     title = "2 KB, npm @portkey-ai/gateway %s (left) and llm" % version
-    note = "node-server %s" % version_of(rows.opts, "@hono/node-server")
+    note = rows.contention(got)
+    note = note or "node-server %s" % version_of(rows.opts, "@hono/node-server")
     rows.line(title, "throughput",
               "%.0f/s" % median([x["rps"] for x, y in got]),
               "%.0f/s" % median([y["rps"] for x, y in got]),

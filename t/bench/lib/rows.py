@@ -81,7 +81,8 @@ class Rows:
     @staticmethod
     def contention(got):
         """Was something else running on the core of the worker?"""
-        share = max(median([p[i]["waited"] for p in got]) for i in (0, 1))
+        share = max(median([p[i].get("waited", 0) for p in got])
+                    for i in (0, 1))
         if share < 0.03:
             return ""
         return "DISTURBED: other processes had the worker's core for %.0f %%" \

@@ -5,7 +5,7 @@ import Anthropic, { toFile } from '@anthropic-ai/sdk';
 import {
     aborts, assert, base, brief, credentials, ctl, drain, gateway, hash,
     lastBody, main, raised, requests, sent, shape as openai_shape, test,
-    unique,
+    unique, whenArrived,
 } from './run.mjs';
 
 const make = (prefix = '', more = {}) => new Anthropic({
@@ -386,7 +386,7 @@ test('timeout of the SDK', async () => {
         let e;
         await aborts(async () => {
             e = await raised(() => say({ stream }, ctl({ delay: 5000 },
-                                                       { timeout: 150 })));
+                                                       { timeout: 500 })));
         });
         assert.equal(e.constructor, Anthropic.APIConnectionTimeoutError);
         list.push(shape(e));
@@ -426,10 +426,9 @@ test('pings are not seen', { differ: true }, async () => {
 
 test('abort: while waiting', async () => {
     await aborts(async () => {
-        const c = new AbortController();
-        setTimeout(() => c.abort(), 100);
+        const signal = await whenArrived();
         const e = await raised(() => say({}, ctl({ delay: 5000 },
-                                                 { signal: c.signal })));
+                                                 { signal })));
         assert.equal(e.constructor, Anthropic.APIUserAbortError);
     });
 });

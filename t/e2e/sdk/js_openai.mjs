@@ -5,8 +5,9 @@ import { zodResponseFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
 
 import {
-    aborts, assert, base, brief, credentials, ctl, drain, gateway, hash, lastBody, main,
-    plainChunk, raised, requests, sent, shape, sleep, test, unique,
+    aborts, assert, base, brief, credentials, ctl, drain, gateway, hash,
+    lastBody, main, plainChunk, raised, requests, sent, shape, test, unique,
+    whenArrived,
 } from './run.mjs';
 
 const make = (prefix = '', more = {}) => new OpenAI({
@@ -535,7 +536,7 @@ test('timeout of the SDK: plain', async () => {
     let e;
     await aborts(async () => {
         e = await raised(() => chat({}, ctl({ delay: 5000 },
-                                            { timeout: 150 })));
+                                            { timeout: 500 })));
     });
     assert.equal(e.constructor, OpenAI.APIConnectionTimeoutError);
     return shape(e);
@@ -545,7 +546,7 @@ test('timeout of the SDK: stream', async () => {
     let e;
     await aborts(async () => {
         e = await raised(() => chat({ stream: true },
-                                    ctl({ delay: 5000 }, { timeout: 150 })));
+                                    ctl({ delay: 5000 }, { timeout: 500 })));
     });
     assert.equal(e.constructor, OpenAI.APIConnectionTimeoutError);
     return shape(e);
@@ -585,10 +586,9 @@ test('pings are not seen', { differ: true }, async () => {
 
 test('abort: while waiting', async () => {
     await aborts(async () => {
-        const c = new AbortController();
-        setTimeout(() => c.abort(), 100);
+        const signal = await whenArrived();
         const e = await raised(() => chat({}, ctl({ delay: 5000 },
-                                                  { signal: c.signal })));
+                                                  { signal })));
         assert.equal(e.constructor, OpenAI.APIUserAbortError);
     });
 });

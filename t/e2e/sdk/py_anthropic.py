@@ -8,7 +8,7 @@ import time
 import anthropic
 from anthropic import Anthropic, AsyncAnthropic
 
-from run import (BASE, GATEWAY, Aborts, brief, case, credentials, ctl, drain,
+from run import (BASE, GATEWAY, Aborts, arrived, brief, case, credentials, ctl, drain,
                  last_body, main, raised, requests, sent, shape, unique)
 
 
@@ -315,7 +315,7 @@ def _():
     out = []
     for stream in False, True:
         with Aborts():
-            e = raised(say, stream=stream, timeout=0.15, **ctl(delay=5000))
+            e = raised(say, stream=stream, timeout=0.5, **ctl(delay=5000))
         assert type(e) is anthropic.APITimeoutError
         out.append(shape(e))
     return out
@@ -368,8 +368,9 @@ async def _():
                         **ASK, stream=True, **ctl(events=500, gap=20)):
                     pass
 
+            before = requests()
             task = asyncio.create_task(use())
-            await asyncio.sleep(0.2)
+            await arrived(before)
             task.cancel()
             try:
                 await task

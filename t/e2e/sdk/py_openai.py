@@ -2,15 +2,17 @@
 
 import asyncio
 import io
+import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-from run import (BASE, CA, GATEWAY, TLS, Aborts, brief, case, credentials, ctl,
-                 digest, drain, last_body, main, plain_chunk, raised,
-                 requests, sent, shape, unique)
+from run import (BASE, CA, GATEWAY, TLS, Aborts, arrived, brief, case,
+                 credentials, ctl, digest, drain, last_body, main, plain_chunk,
+                 raised, requests, sent, shape, unique)
 
 
 def make(prefix="", cls=OpenAI, **more):
@@ -452,12 +454,12 @@ def _():
     out = []
     for stream in False, True:
         with Aborts():
-            e = raised(chat, stream=stream, timeout=0.15, **ctl(delay=5000))
+            e = raised(chat, stream=stream, timeout=0.5, **ctl(delay=5000))
         assert type(e) is openai.APITimeoutError
         out.append(shape(e))
 
     with Aborts():
-        items, e = drain(chat(stream=True, timeout=0.3,
+        items, e = drain(chat(stream=True, timeout=0.6,
                               **ctl(fault="stall", at=3)))
     assert type(e) is openai.APITimeoutError and not complete(items)
     out.append(shape(e))
@@ -487,7 +489,8 @@ def _():
 
 
 # after an id: the SDK takes a comment and its blank line for an empty event
-@case("pings are not seen, events have ids", differ=True)
+@case("pings are not seen, events have ids", only="gateway",
+      todo="a comment should be one line, not an event")
 def _():
     items, error = drain(chat(make("/ping"), stream=True,
                               **ctl(events=3, gap=200, ids=1)))
@@ -529,8 +532,9 @@ async def _():
                     async for chunk in r:
                         pass
 
+                before = requests()
                 task = asyncio.create_task(use())
-                await asyncio.sleep(0.2)
+                await arrived(before)
                 task.cancel()
                 try:
                     await task
@@ -585,6 +589,68 @@ def _():
     return digest("".join(
         chat(**ctl(seed=i + 1, events=2)).choices[0].message.content
         for i in range(100)))
+
+
+# --- TLS and HTTP/2 ---
+
+
+def make_h2():
+    return OpenAI(
+        base_url=f"{TLS}/v1", api_key="sk-of-the-client", max_retries=0,
+        timeout=10,
+        http_client=openai.DefaultHttpxClient(
+            http2=True, verify=ssl.create_default_context(cafile=CA)))
+
+
+@case("HTTP/2: plain, streams, an error", only="gateway")
+def _():
+    with make_h2() as c:
+        raw = c.chat.completions.with_raw_response.create(**ASK, **ctl())
+        assert raw.http_response.http_version == "HTTP/2"
+        assert raw.parse() == chat(**ctl())
+
+        o = ctl(events=200, obfuscation=1)
+        assert drain(chat(c, stream=True, **o)) == drain(chat(stream=True,
+                                                              **o))
+        o = {**QUESTION, "stream": True, **ctl(thinking=3)}
+        assert (drain(c.responses.create(**o))
+                == drain(client.responses.create(**o)))
+
+        e = raised(chat, c, **ctl(status=429))
+        assert type(e) is openai.RateLimitError
+
+        items, e = drain(chat(c, stream=True, **ctl(fault="cut", at=3)))
+        assert type(e) is openai.APIError and not complete(items)
+
+        o = {"messages": [{"role": "user", "content": "x" * (4 << 20)}],
+             **ctl()}
+        assert chat(c, **o) == chat(**o)
+
+
+@case("HTTP/2: abort, and the connection lives", only="gateway")
+def _():
+    with make_h2() as c:
+        with Aborts():
+            s = chat(c, stream=True, **ctl(events=500, gap=20))
+            for _, chunk in zip(range(5), s):
+                pass
+            s.close()
+
+        with Aborts():
+            e = raised(chat, c, timeout=0.5, **ctl(delay=5000))
+        assert type(e) is openai.APITimeoutError
+        assert chat(c, **ctl()).choices
+
+
+@case("HTTP/2: 30 streams in one connection", only="gateway")
+def _():
+    with make_h2() as c, ThreadPoolExecutor(30) as pool:
+        def one(i):
+            return text(drain(chat(c, stream=True,
+                                   **ctl(seed=i + 1, events=30, gap=2)))[0])
+
+        r = list(pool.map(one, range(30)))
+    assert len(set(r)) == 30 and all(r)
 
 
 # --- the gateway's own ---

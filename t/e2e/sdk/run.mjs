@@ -29,7 +29,7 @@ export function test(name, options, fn) {
     }
     if (!options.only || options.only === via) {
         cases.push({ name, fn, differ: options.differ ?? !!options.only,
-                     timeout: options.timeout ?? 15000 });
+                     todo: options.todo, timeout: options.timeout ?? 15000 });
     }
 }
 
@@ -37,10 +37,10 @@ export function test(name, options, fn) {
 export async function main() {
     const only = process.env.ONLY;
 
-    for (const { name, fn, differ, timeout } of cases) {
+    for (const { name, fn, differ, todo, timeout } of cases) {
         if (only && !name.includes(only)) continue;
 
-        const out = { name, ok: true, why: '', differ, result: null };
+        const out = { name, ok: true, why: '', differ, todo, result: null };
         let timer;
 
         try {
@@ -148,19 +148,33 @@ async function head() {
 }
 
 
-// Runs fn, which gives up on an answer; the provider must be left within a
-// second, and by one request.
+// Runs fn, which gives up on an answer; the provider must be left within two
+// seconds, and by one request.
 
 export async function aborts(fn) {
     const before = (await stats()).aborted;
     await fn();
 
-    for (let i = 0; i < 100; i++) {
+    for (let i = 0; i < 200; i++) {
         if ((await stats()).aborted > before) break;
         await sleep(10);
     }
 
     assert.equal((await stats()).aborted, before + 1, 'aborted at the mock');
+}
+
+// A signal that aborts once the mock has one request more than now.
+
+export async function whenArrived() {
+    const controller = new AbortController();
+    const before = await requests();
+    (async () => {
+        for (let i = 0; i < 300 && await requests() === before; i++) {
+            await sleep(10);
+        }
+        controller.abort();
+    })();
+    return controller.signal;
 }
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));

@@ -26,10 +26,10 @@ _seed = 0
 # --- cases ---
 
 
-def case(name, *, differ=False, only=None):
+def case(name, *, differ=False, only=None, todo=None):
     def add(fn):
         if only in (None, VIA):
-            _cases.append((name, differ or only is not None, fn))
+            _cases.append((name, differ or only is not None, todo, fn))
         return fn
 
     return add
@@ -38,11 +38,12 @@ def case(name, *, differ=False, only=None):
 def main():
     wanted = os.environ.get("ONLY", "")
 
-    for name, differ, fn in _cases:
+    for name, differ, todo, fn in _cases:
         if wanted not in name:
             continue
 
-        out = {"name": name, "ok": True, "why": "", "differ": differ}
+        out = {"name": name, "ok": True, "why": "", "differ": differ,
+               "todo": todo}
 
         # a client that hangs does so in code of its own: nothing but the end
         # of the process helps
@@ -163,6 +164,15 @@ def credentials():
             "key": headers.get("x-api-key")}
 
 
+async def arrived(before):
+    """The mock has one request more than before."""
+    for _ in range(300):
+        if await asyncio.to_thread(requests) > before:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the request did not come")
+
+
 class Aborts:
     """What happens inside gives up on an answer, and the provider is left."""
 
@@ -172,7 +182,7 @@ class Aborts:
     def __exit__(self, kind, value, tb):
         if kind:
             return
-        end = time.monotonic() + 1
+        end = time.monotonic() + 2
         while stats()["aborted"] == self.before and time.monotonic() < end:
             time.sleep(0.01)
         assert stats()["aborted"] == self.before + 1, "aborted at the mock"
