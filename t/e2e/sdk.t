@@ -60,7 +60,7 @@ is(join("\n", map { json_encode($_) }
         grep { $_->{prompt_tokens} eq '' } @good), '',
    'the usage of each is known');
 
-for my $agent ($npm ? ('OpenAI/JS', 'Anthropic/JS', 'ai-sdk/') : (),
+for my $agent ($npm ? ('OpenAI/JS', 'Anthropic/JS', 'ai-sdk-openai/', 'ai-sdk-anthropic/') : (),
                $python ? ('OpenAI/Python', 'Anthropic/Python') : ())
 {
     ok((grep { $_->{agent} =~ m{\Q$agent\E} } @log), "$agent was here");

@@ -477,7 +477,7 @@ mock_pump(mock_conn_t *c)
         }
 
         if (sent > MOCK_TURN) {
-            mock_timer_set(c, mock.now);
+            mock_timer_set(c, mock.now + 1);
             return;
         }
 

@@ -47,7 +47,7 @@ our @EXPORT = qw(
 
 # A test that is interrupted still stops its servers: exit() runs DESTROY.
 
-for my $signal (qw(INT TERM HUP)) {
+for my $signal (qw(INT TERM HUP PIPE)) {
     $SIG{$signal} //= sub { exit 1 };
 }
 

@@ -5,6 +5,7 @@ package LLM::Process;
 use strict;
 use warnings;
 
+use Config qw(%Config);
 use Exporter 'import';
 use POSIX qw(WNOHANG);
 
@@ -36,11 +37,22 @@ sub spawn {
         }
 
         $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP PIPE CHLD);
+        _die_with_parent();
         exec { $command->[0] } @$command or die "exec $command->[0]: $!";
     };
 
     print STDERR $@;
     POSIX::_exit(127);
+}
+
+
+# A test that is killed outright runs no cleanup: the kernel then ends its
+# children, by prctl(PR_SET_PDEATHSIG, SIGTERM).
+
+sub _die_with_parent {
+    my $prctl = $Config{archname} =~ /^x86_64/ ? 157
+              : $Config{archname} =~ /^aarch64/ ? 167 : return;
+    syscall($prctl, 1, 15, 0, 0, 0);
 }
 
 

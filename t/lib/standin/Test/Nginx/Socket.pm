@@ -353,7 +353,7 @@ sub cleanup {
 
 on_bail_out(sub { cleanup(); stop_nginx() });
 
-$SIG{$_} //= sub { exit 1 } for qw(INT TERM HUP);
+$SIG{$_} //= sub { exit 1 } for qw(INT TERM HUP PIPE);
 
 END {
     if ($$ == $owner) {
