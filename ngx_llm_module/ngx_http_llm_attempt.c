@@ -506,17 +506,13 @@ ngx_http_llm_attempt_keep_head(ngx_http_request_t *r, ngx_http_upstream_t *u,
     a = ngx_http_get_module_ctx(r, ngx_http_llm_module);
 
     a->head_from = u->buffer.pos;
-    a->head_to = u->buffer.pos;
 
-    if (u->buffer.start == ngx_http_llm_read_buffer) {
-
-        a->head_to = ngx_pnalloc(r->pool, last - u->buffer.pos);
-        if (a->head_to == NULL) {
-            return NGX_ERROR;
-        }
-
-        ngx_memcpy(a->head_to, u->buffer.pos, last - u->buffer.pos);
+    a->head_to = ngx_pnalloc(r->pool, last - u->buffer.pos);
+    if (a->head_to == NULL) {
+        return NGX_ERROR;
     }
+
+    ngx_memcpy(a->head_to, u->buffer.pos, last - u->buffer.pos);
 
     return NGX_OK;
 }

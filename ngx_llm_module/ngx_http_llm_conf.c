@@ -814,7 +814,7 @@ ngx_http_llm_adapter(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     llcf->prefix = clcf->name;
 
-    if (clcf->exact_match || clcf->noname || clcf->named
+    if (clcf->exact_match || clcf->named
 #if (NGX_PCRE)
         || clcf->regex
 #endif

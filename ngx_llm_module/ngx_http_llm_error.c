@@ -72,7 +72,14 @@ ngx_http_llm_error(ngx_http_request_t *r, llm_error_t *err)
     llm_str_t             out;
     llm_mem_t             mem;
     ngx_str_t             body;
+    ngx_http_llm_ctx_t   *ctx;
     const llm_dialect_t  *dialect;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx && ctx->error == NULL) {
+        ctx->error = err->code;
+    }
 
     if (ngx_http_llm_has_error_page(r, err->status)) {
         return err->status;
@@ -320,7 +327,10 @@ ngx_http_llm_has_error_page(ngx_http_request_t *r, ngx_uint_t status)
 
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
-    if (clcf->error_pages == NULL) {
+    if (clcf->error_pages == NULL || r->error_page) {
+
+        /* this is one already */
+
         return 0;
     }
 

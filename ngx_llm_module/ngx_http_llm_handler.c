@@ -92,7 +92,7 @@ ngx_http_llm_handler(ngx_http_request_t *r)
 
             if (ngx_http_llm_add_header(r, "Allow",
                             ctx->endpoint->method == LLM_METHOD_POST
-                            ? "POST" : "GET")
+                            ? "POST" : "GET, HEAD")
                 != NGX_OK)
             {
                 return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -196,7 +196,7 @@ ngx_http_llm_endpoint(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     if ((ctx->endpoint->method == LLM_METHOD_POST
          && r->method == NGX_HTTP_POST)
         || (ctx->endpoint->method == LLM_METHOD_GET
-            && r->method == NGX_HTTP_GET))
+            && (r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))))
     {
         return NGX_OK;
     }

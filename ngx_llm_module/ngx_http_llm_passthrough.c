@@ -109,7 +109,10 @@ ngx_http_llm_passthrough_create_request(ngx_http_request_t *r)
 
     length = r->headers_in.content_length_n;
 
-    if (length < 0 && r->request_body_no_buffering) {
+    if (r->headers_in.chunked && r->reading_body) {
+
+        /* so far content_length_n is only what has come */
+
         length = -2;
         ctx->internal_chunked = 1;
 
@@ -396,6 +399,10 @@ ngx_http_llm_passthrough_header(ngx_http_request_t *r)
             return rc;
         }
 
+        if (u->headers_in.status_n < NGX_HTTP_OK) {
+            continue;
+        }
+
         if (ngx_http_llm_passthrough_keep(r, ctx, &h) != NGX_OK) {
             return NGX_ERROR;
         }
@@ -476,6 +483,12 @@ ngx_http_llm_passthrough_keep(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_strlow(p, line->key.data, line->key.len);
 
     h->hash = ngx_hash_key(p, line->key.len);
+
+    if ((h->key.len == 12 && ngx_strncmp(p, "x-request-id", 12) == 0)
+        || (h->key.len == 10 && ngx_strncmp(p, "request-id", 10) == 0))
+    {
+        ctx->provider_request_id = h->value;
+    }
 
     return NGX_OK;
 }

@@ -39,7 +39,7 @@ ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path)
     p = r->uri.data;
     last = p + r->uri.len;
 
-    if (r->uri.len >= llcf->prefix.len
+    if (llcf->prefix.len && r->uri.len > llcf->prefix.len
         && ngx_strncmp(p, llcf->prefix.data, llcf->prefix.len) == 0)
     {
         p += llcf->prefix.len;

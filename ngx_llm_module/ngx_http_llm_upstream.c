@@ -18,8 +18,11 @@
 
 static ngx_int_t ngx_http_llm_key_sign(ngx_http_request_t *r,
     ngx_http_llm_provider_t *p, ngx_http_llm_outgoing_t *out);
-static ngx_uint_t ngx_http_llm_skip_header(ngx_http_request_t *r,
-    ngx_http_llm_provider_t *p, ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_llm_skip_header(ngx_http_llm_provider_t *p,
+    ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_llm_hop_header(ngx_http_request_t *r,
+    ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_llm_names_hops(ngx_table_elt_t *h);
 static void ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args,
     u_char *dst);
 static ngx_int_t ngx_http_llm_hash(ngx_conf_t *cf, ngx_hash_t *hash,
@@ -34,7 +37,7 @@ const ngx_http_llm_signer_t  ngx_http_llm_key_signer = {
 };
 
 
-/* never sent to a provider (X-Forwarded-* too) */
+/* never sent to a provider (X-Forwarded-* and If-* too) */
 
 static ngx_str_t  ngx_http_llm_skip_headers[] = {
     ngx_string("host"),
@@ -54,18 +57,13 @@ static ngx_str_t  ngx_http_llm_skip_headers[] = {
     ngx_string("via"),
     ngx_string("cache-control"),
     ngx_string("range"),
-    ngx_string("if-match"),
-    ngx_string("if-none-match"),
-    ngx_string("if-modified-since"),
-    ngx_string("if-unmodified-since"),
-    ngx_string("if-range"),
     ngx_string("accept-encoding"),
     ngx_string("proxy-authorization"),
     ngx_null_string
 };
 
 
-/* sent only with "key client", and credentials then only of the dialect */
+/* sent only with "key client", and then only those of the dialect */
 
 static ngx_str_t  ngx_http_llm_client_headers[] = {
     ngx_string("authorization"),
@@ -121,7 +119,7 @@ ngx_http_llm_build_head(ngx_http_request_t *r, ngx_http_llm_provider_t *p,
     u_char                   *uri;
     ngx_buf_t                *b;
     ngx_str_t                 args;
-    ngx_uint_t                i, passed;
+    ngx_uint_t                i, hops, passed;
     ngx_chain_t              *cl;
     ngx_list_part_t          *part;
     ngx_table_elt_t          *h;
@@ -172,6 +170,8 @@ ngx_http_llm_build_head(ngx_http_request_t *r, ngx_http_llm_provider_t *p,
         }
     }
 
+    hops = 0;
+
     part = &r->headers_in.headers.part;
     h = part->elts;
 
@@ -187,6 +187,7 @@ ngx_http_llm_build_head(ngx_http_request_t *r, ngx_http_llm_provider_t *p,
         }
 
         len += h[i].key.len + h[i].value.len + 4;
+        hops |= ngx_http_llm_names_hops(&h[i]);
     }
 
     b = ngx_create_temp_buf(r->pool, len);
@@ -242,7 +243,9 @@ ngx_http_llm_build_head(ngx_http_request_t *r, ngx_http_llm_provider_t *p,
             i = 0;
         }
 
-        if (ngx_http_llm_skip_header(r, p, &h[i])) {
+        if (ngx_http_llm_skip_header(p, &h[i])
+            || (hops && ngx_http_llm_hop_header(r, &h[i])))
+        {
             continue;
         }
 
@@ -288,56 +291,92 @@ ngx_http_llm_key_sign(ngx_http_request_t *r, ngx_http_llm_provider_t *p,
 
 
 static ngx_uint_t
-ngx_http_llm_skip_header(ngx_http_request_t *r, ngx_http_llm_provider_t *p,
-    ngx_table_elt_t *h)
+ngx_http_llm_skip_header(ngx_http_llm_provider_t *p, ngx_table_elt_t *h)
 {
-    u_char     *pos, *last, *token;
-    ngx_str_t  *value;
-
     if (ngx_hash_find(&p->skip, h->hash, h->lowcase_key, h->key.len)) {
         return 1;
     }
 
-    if (h->key.len > sizeof("x-forwarded-") - 1
-        && h->lowcase_key[0] == 'x'
-        && ngx_strncmp(h->lowcase_key, "x-forwarded-",
-                       sizeof("x-forwarded-") - 1)
-           == 0)
-    {
+    if (h->key.len > 3 && ngx_strncmp(h->lowcase_key, "if-", 3) == 0) {
         return 1;
     }
 
-    /* RFC 9110, 7.6.1: what Connection names ends at this hop */
+    return h->key.len > sizeof("x-forwarded-") - 1
+           && ngx_strncmp(h->lowcase_key, "x-forwarded-",
+                          sizeof("x-forwarded-") - 1)
+              == 0;
+}
 
-    if (r->headers_in.connection == NULL
-        || r->headers_in.connection->value.len <= sizeof("keep-alive") - 1)
-    {
-        return 0;
+
+/* RFC 9110, 7.6.1: what a Connection header names ends at this hop */
+
+static ngx_uint_t
+ngx_http_llm_hop_header(ngx_http_request_t *r, ngx_table_elt_t *h)
+{
+    u_char           *pos, *last, *token;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *named;
+
+    part = &r->headers_in.headers.part;
+    named = part->elts;
+
+    for (i = 0; /* void */; i++) {
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return 0;
+            }
+
+            part = part->next;
+            named = part->elts;
+            i = 0;
+        }
+
+        if (!ngx_http_llm_names_hops(&named[i])) {
+            continue;
+        }
+
+        pos = named[i].value.data;
+        last = pos + named[i].value.len;
+
+        while (pos < last) {
+            while (pos < last && (*pos == ' ' || *pos == ',' || *pos == '\t')) {
+                pos++;
+            }
+
+            token = pos;
+
+            while (pos < last && *pos != ' ' && *pos != ',' && *pos != '\t') {
+                pos++;
+            }
+
+            if ((size_t) (pos - token) == h->key.len
+                && ngx_strncasecmp(token, h->key.data, h->key.len) == 0)
+            {
+                return 1;
+            }
+        }
     }
+}
 
-    value = &r->headers_in.connection->value;
-    pos = value->data;
-    last = value->data + value->len;
 
-    while (pos < last) {
-        while (pos < last && (*pos == ' ' || *pos == ',' || *pos == '\t')) {
-            pos++;
-        }
+/* a Connection header that says more than every client does */
 
-        token = pos;
-
-        while (pos < last && *pos != ' ' && *pos != ',' && *pos != '\t') {
-            pos++;
-        }
-
-        if ((size_t) (pos - token) == h->key.len
-            && ngx_strncasecmp(token, h->key.data, h->key.len) == 0)
-        {
-            return 1;
-        }
-    }
-
-    return 0;
+static ngx_uint_t
+ngx_http_llm_names_hops(ngx_table_elt_t *h)
+{
+    return h->key.len == sizeof("connection") - 1
+           && ngx_strncmp(h->lowcase_key, "connection",
+                          sizeof("connection") - 1)
+              == 0
+           && !(h->value.len == sizeof("close") - 1
+                && ngx_strncasecmp(h->value.data, (u_char *) "close",
+                                   sizeof("close") - 1)
+                   == 0)
+           && !(h->value.len == sizeof("keep-alive") - 1
+                && ngx_strncasecmp(h->value.data, (u_char *) "keep-alive",
+                                   sizeof("keep-alive") - 1)
+                   == 0);
 }
 
 
@@ -585,10 +624,6 @@ ngx_http_llm_header_hashes(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
         if (p->key_source == NGX_HTTP_LLM_KEY_CLIENT) {
 
             /* a credential of the dialect, or no credential at all */
-
-            if (ngx_strncmp(name->data, "openai-", 7) == 0) {
-                continue;
-            }
 
             for (s = p->dialect->credentials; s->len; s++) {
                 if (s->len == name->len

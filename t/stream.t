@@ -667,7 +667,7 @@ Content-Type: text/event-stream
 --- answer eval
 [@::START, $::DELTA]
 --- response_body_like eval
-qr/^event: message_start\n.*"text":"Hi"\}\}\n\nevent: error\ndata: \{"type":"error","error":\{"type":"api_error","message":"the provider's answer was cut","code":"truncated"\},"request_id":"[0-9a-f]{32}"\}\n\n$/
+qr/^event: message_start\n.*"text":"Hi"\}\}\n\nevent: error\ndata: \{"type":"error","error":\{"type":"api_error","message":"the provider's answer was cut","code":"truncated"\},"request_id":"[0-9a-f]{32}"\}\n\n$/s
 --- error_log
 cut its answer
 
@@ -722,7 +722,7 @@ cut its answer
 --- request eval
 ::messages()
 --- answer eval
-[@::START[0], ::event('content_block_start', ',"index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}'), \"event: content_block_delta\ndata: {\n\n", @::END]
+[$::START[0], ::event('content_block_start', ',"index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}'), \"event: content_block_delta\ndata: {\n\n", @::END]
 --- response_body_like eval
 qr/"type":"tool_use".*\n\nevent: error\ndata: \{"type":"error","error":\{"type":"api_error",[^\n]*"code":"malformed_event"\}[^\n]*\}\n\n$/
 --- error_log

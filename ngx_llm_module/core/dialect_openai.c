@@ -166,6 +166,8 @@ static const llm_request_spec_t  openai_spec = {
 
 static const llm_str_t  openai_credentials[] = {
     llm_string("authorization"),
+    llm_string("openai-organization"),
+    llm_string("openai-project"),
     llm_null_string
 };
 

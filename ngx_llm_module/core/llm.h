@@ -378,7 +378,7 @@ struct llm_dialect_s {
     llm_uint_t             nendpoints;
 
     /* names of headers, lower case, ended by len 0 */
-    const llm_str_t       *credentials;     /* where a client's key may be */
+    const llm_str_t       *credentials;     /* a client's key, and whose */
     const llm_str_t       *private_headers; /* of answers: never passed on */
     const llm_str_t       *limit_headers;   /* of answers, prefixes: passed on
                                                only with the client's key */

@@ -28,10 +28,9 @@ plan(skip_all => "nothing could be installed: $no_npm; $no_python")
 
 my ($t, $mock) = SDK->servers;
 
-for my $script ($ENV{JS} ? split(" ", $ENV{JS}) : qw(openai anthropic ai)) {
+for my $script (qw(openai anthropic ai)) {
     SKIP: {
-        skip "npm: $no_npm", 1 if !$npm;
-        next if !-e "$FindBin::Bin/sdk/js_$script.mjs";
+        SDK::skip_one("npm: $no_npm") if !$npm;
         copy("$FindBin::Bin/sdk/$_", $npm) for 'run.mjs', "js_$script.mjs";
         SDK::compare($t, $mock, "js_$script",
                      [SDK::node($npm), "$npm/js_$script.mjs"]);
@@ -40,8 +39,7 @@ for my $script ($ENV{JS} ? split(" ", $ENV{JS}) : qw(openai anthropic ai)) {
 
 for my $script (qw(openai anthropic)) {
     SKIP: {
-        skip "PyPI: $no_python", 1 if !$python;
-        next if !-e "$FindBin::Bin/sdk/py_$script.py";
+        SDK::skip_one("PyPI: $no_python") if !$python;
         SDK::compare($t, $mock, "py_$script",
                      ["$python/bin/python", "$FindBin::Bin/sdk/py_$script.py"]);
     }
@@ -60,9 +58,11 @@ is(join("\n", map { json_encode($_) }
         grep { $_->{prompt_tokens} eq '' } @good), '',
    'the usage of each is known');
 
-for my $agent ($npm ? ('OpenAI/JS', 'Anthropic/JS', 'ai-sdk-openai/', 'ai-sdk-anthropic/') : (),
-               $python ? ('OpenAI/Python', 'Anthropic/Python') : ())
-{
+my @agents = ($npm ? qw(OpenAI/JS Anthropic/JS ai-sdk-openai/
+                        ai-sdk-anthropic/) : (),
+              $python ? qw(OpenAI/Python Anthropic/Python) : ());
+
+for my $agent (@agents) {
     ok((grep { $_->{agent} =~ m{\Q$agent\E} } @log), "$agent was here");
 }
 

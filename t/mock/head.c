@@ -108,7 +108,8 @@ mock_head_date(mock_buf_t *b)
 
     if (t != last) {
         last = t;
-        len = strftime(date, sizeof(date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n",
+        len = strftime(date, sizeof(date),
+                       "Date: %a, %d %b %Y %H:%M:%S GMT\r\n",
                        gmtime_r(&t, &tm));
     }
 

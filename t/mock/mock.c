@@ -268,15 +268,42 @@ main(int argc, char **argv)
 
     while ((opt = getopt(argc, argv, "p:a:s:c:k:P:d:n:b:h")) != -1) {
         switch (opt) {
-        case 'p': ports = optarg; break;
-        case 'a': addr = optarg; break;
-        case 's': tls = optarg; break;
-        case 'c': cert = optarg; break;
-        case 'k': key = optarg; break;
-        case 'P': pidfile = optarg; break;
-        case 'd': mock.gap = (int64_t) (strtod(optarg, NULL) * 1000); break;
-        case 'n': mock.events = strtoll(optarg, NULL, 10); break;
-        case 'b': mock.size = strtoll(optarg, NULL, 10); break;
+        case 'p':
+            ports = optarg;
+            break;
+
+        case 'a':
+            addr = optarg;
+            break;
+
+        case 's':
+            tls = optarg;
+            break;
+
+        case 'c':
+            cert = optarg;
+            break;
+
+        case 'k':
+            key = optarg;
+            break;
+
+        case 'P':
+            pidfile = optarg;
+            break;
+
+        case 'd':
+            mock.gap = (int64_t) (strtod(optarg, NULL) * 1000);
+            break;
+
+        case 'n':
+            mock.events = strtoll(optarg, NULL, 10);
+            break;
+
+        case 'b':
+            mock.size = strtoll(optarg, NULL, 10);
+            break;
+
         default:
             fputs(mock_usage, stderr);
             return opt == 'h' ? 0 : 2;

