@@ -36,6 +36,37 @@
 #endif
 
 
+/*
+ * Does an upstream { } keep connections?  Its keepalive module's configuration
+ * begins with the number of them, and is 0 without the directive.  Since
+ * 1.29.7 they are kept by default.
+ */
+
+static ngx_inline ngx_uint_t
+ngx_http_llm_upstream_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf)
+{
+#if (nginx_version < 1029007)
+    ngx_uint_t  i, *max_cached;
+
+    for (i = 0; cf->cycle->modules[i]; i++) {
+
+        if (ngx_strcmp(cf->cycle->modules[i]->name,
+                       "ngx_http_upstream_keepalive_module")
+            == 0)
+        {
+            max_cached = uscf->srv_conf[cf->cycle->modules[i]->ctx_index];
+            return max_cached && *max_cached;
+        }
+    }
+
+    return 0;
+#else
+    return 1;
+#endif
+}
+
+
 /* a client connection that carries many requests: it tells of a client that
  * has gone by c->error alone */
 

@@ -13,6 +13,8 @@
 
 static char *ngx_http_llm_provider_member(ngx_conf_t *cf,
     ngx_command_t *dummy, void *conf);
+static ngx_int_t ngx_http_llm_provider_once(ngx_conf_t *cf,
+    ngx_http_llm_provider_t *p, ngx_str_t *name);
 static char *ngx_http_llm_provider_endpoint(ngx_conf_t *cf,
     ngx_http_llm_provider_t *p, ngx_str_t *value);
 static char *ngx_http_llm_provider_key(ngx_conf_t *cf,
@@ -100,6 +102,10 @@ ngx_http_llm_provider_member(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
 
     value = cf->args->elts;
     n = cf->args->nelts;
+
+    if (ngx_http_llm_provider_once(cf, p, &value[0]) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
 
     if (ngx_strcmp(value[0].data, "model") == 0 && n >= 2) {
         return ngx_http_llm_provider_model(cf, p, value, n);
@@ -206,6 +212,36 @@ ngx_http_llm_provider_member(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
 }
 
 
+/* what may stand in a block only once */
+
+static ngx_int_t
+ngx_http_llm_provider_once(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
+    ngx_str_t *name)
+{
+    ngx_uint_t    i;
+    static char  *once[] = { "endpoint", "dialect", "key", "keepalive",
+                             "stream_usage", "tls", "timeout", NULL };
+
+    for (i = 0; once[i]; i++) {
+
+        if (ngx_strcmp(name->data, once[i]) != 0) {
+            continue;
+        }
+
+        if (p->seen & (1 << i)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "duplicate \"%V\" in provider \"%V\"",
+                               name, &p->name);
+            return NGX_ERROR;
+        }
+
+        p->seen |= 1 << i;
+    }
+
+    return NGX_OK;
+}
+
+
 /* scheme://HOST[:port][/base]; what HOST is, is found out later */
 
 static char *
@@ -302,6 +338,15 @@ ngx_http_llm_provider_key(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
     }
 
     p->key_source = NGX_HTTP_LLM_KEY_OURS;
+
+    if (value[1].len == 0
+        || ngx_strcmp(value[1].data, "env:") == 0
+        || ngx_strcmp(value[1].data, "file:") == 0)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid key in provider \"%V\"", &p->name);
+        return NGX_CONF_ERROR;
+    }
 
     if (ngx_http_llm_secret(cf, &value[1], &p->key, &literal) != NGX_OK) {
         return NGX_CONF_ERROR;
@@ -840,7 +885,17 @@ ngx_http_llm_passthrough_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
+    if (value[1].len == 0
+        || ngx_strlchr(value[1].data, value[1].data + value[1].len, ':'))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid provider \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
     llcf->passthrough_name = value[1];
+    llcf->passthrough_file = cf->conf_file->file.name.data;
+    llcf->passthrough_line = cf->conf_file->line;
 
     return NGX_CONF_OK;
 }
@@ -853,6 +908,12 @@ ngx_http_llm_timeout(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     ngx_str_t   *value;
     ngx_uint_t   i;
+
+    if (llcf->timeout_set) {
+        return "is duplicate";
+    }
+
+    llcf->timeout_set = 1;
 
     value = cf->args->elts;
 

@@ -327,9 +327,9 @@ ngx_http_llm_has_error_page(ngx_http_request_t *r, ngx_uint_t status)
 
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
-    if (clcf->error_pages == NULL || r->error_page) {
+    if (clcf->error_pages == NULL || r->error_page || r->uri_changes == 0) {
 
-        /* this is one already */
+        /* this is one already; as ngx_http_special_response_handler() says */
 
         return 0;
     }

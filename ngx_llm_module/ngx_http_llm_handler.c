@@ -99,6 +99,8 @@ ngx_http_llm_handler(ngx_http_request_t *r)
             }
         }
 
+        ctx->error = err.code;
+
         return ngx_http_llm_error(r, &err);
     }
 
@@ -135,6 +137,7 @@ ngx_http_llm_get_ctx(ngx_http_request_t *r)
 {
     ngx_http_llm_ctx_t  *ctx;
     ngx_http_cleanup_t  *cln;
+    ngx_pool_cleanup_t  *pcln;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
 
@@ -152,8 +155,16 @@ ngx_http_llm_get_ctx(ngx_http_request_t *r)
         return NULL;
     }
 
+    pcln = ngx_pool_cleanup_add(r->pool, 0);
+    if (pcln == NULL) {
+        return NULL;
+    }
+
     cln->handler = ngx_http_llm_cleanup;
     cln->data = ctx;
+
+    pcln->handler = ngx_http_llm_free_flight;
+    pcln->data = ctx;
 
     ctx->request = r;
     ctx->mem = ngx_http_llm_pool_mem(r->pool);
@@ -162,6 +173,30 @@ ngx_http_llm_get_ctx(ngx_http_request_t *r)
     ngx_http_set_ctx(r, ctx, ngx_http_llm_module);
 
     return ctx;
+}
+
+
+/*
+ * An internal redirect has taken the context away: it is found once more by
+ * its cleanup, for what is logged of it.  NULL: there never was one.
+ */
+
+ngx_http_llm_ctx_t *
+ngx_http_llm_lost_ctx(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    if (!r->main->internal) {
+        return NULL;
+    }
+
+    for (cln = r->pool->cleanup; cln; cln = cln->next) {
+        if (cln->handler == ngx_http_llm_free_flight) {
+            return cln->data;
+        }
+    }
+
+    return NULL;
 }
 
 
@@ -253,6 +288,8 @@ ngx_http_llm_check_head(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
 failed:
 
+    ctx->error = err.code;
+
     rc = ngx_http_llm_error(r, &err);
 
     return rc == NGX_OK ? NGX_DONE : rc;
@@ -303,6 +340,8 @@ ngx_http_llm_models(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     err.code = "model_not_found";
     err.param = "model";
     llm_str_set(&err.message, "the model does not exist");
+
+    ctx->error = "unknown_model";
 
     return ngx_http_llm_error(r, &err);
 
@@ -416,8 +455,7 @@ static ngx_int_t
 ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     llm_error_t *err)
 {
-    llm_int_t            rc;
-    ngx_pool_cleanup_t  *cln;
+    llm_int_t  rc;
 
     ctx->rq.dialect = ctx->dialect;
     ctx->rq.endpoint = ctx->endpoint;
@@ -467,14 +505,6 @@ ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
                                    "translated");
         return NGX_DECLINED;
     }
-
-    cln = ngx_pool_cleanup_add(r->pool, 0);
-    if (cln == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    cln->handler = ngx_http_llm_free_flight;
-    cln->data = ctx;
 
     ctx->flight = ngx_http_llm_flight_create();
     if (ctx->flight == NULL) {
@@ -623,9 +653,7 @@ ngx_http_llm_body_unmap(void *data)
 static ngx_int_t
 ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
-    ngx_uint_t                 i;
-    llm_str_t                 *model;
-    ngx_http_llm_route_t      *route, *best;
+    ngx_http_llm_route_t      *best;
     ngx_http_llm_loc_conf_t   *llcf;
     ngx_http_llm_main_conf_t  *lmcf;
 
@@ -638,32 +666,7 @@ ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 
     lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
 
-    model = &ctx->rq.model;
-    best = NULL;
-    route = lmcf->routes.elts;
-
-    for (i = 0; i < lmcf->routes.nelts; i++) {
-
-        if (route[i].prefix) {
-
-            if (model->len >= route[i].pattern.len
-                && ngx_memcmp(model->data, route[i].pattern.data,
-                              route[i].pattern.len) == 0
-                && (best == NULL || best->pattern.len < route[i].pattern.len))
-            {
-                best = &route[i];
-            }
-
-            continue;
-        }
-
-        if (model->len == route[i].pattern.len
-            && ngx_memcmp(model->data, route[i].pattern.data, model->len) == 0)
-        {
-            best = &route[i];
-            break;
-        }
-    }
+    best = ngx_http_llm_route_find(lmcf, &ctx->rq.model);
 
     if ((best == NULL || (best->prefix && best->pattern.len == 0))
         && llcf->adapter == NGX_HTTP_LLM_DIRECT
@@ -679,6 +682,45 @@ ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     ctx->target = best->targets.elts;
 
     return NGX_OK;
+}
+
+
+/* exact beats longest prefix beats '*'; NULL: no pattern takes it */
+
+ngx_http_llm_route_t *
+ngx_http_llm_route_find(ngx_http_llm_main_conf_t *lmcf, llm_str_t *model)
+{
+    ngx_uint_t             i;
+    ngx_http_llm_route_t  *route, *best;
+
+    best = NULL;
+    route = lmcf->routes.elts;
+
+    for (i = 0; i < lmcf->routes.nelts; i++) {
+
+        if (model->len < route[i].pattern.len
+            || ngx_memcmp(model->data, route[i].pattern.data,
+                          route[i].pattern.len)
+               != 0)
+        {
+            continue;
+        }
+
+        if (!route[i].prefix) {
+
+            if (model->len == route[i].pattern.len) {
+                return &route[i];
+            }
+
+            continue;
+        }
+
+        if (best == NULL || best->pattern.len < route[i].pattern.len) {
+            best = &route[i];
+        }
+    }
+
+    return best;
 }
 
 

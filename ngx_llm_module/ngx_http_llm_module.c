@@ -21,6 +21,8 @@ static char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static char *ngx_http_llm_merge_adapter(ngx_conf_t *cf,
     ngx_http_llm_loc_conf_t *prev, ngx_http_llm_loc_conf_t *conf);
+static char *ngx_http_llm_merge_passthrough(ngx_conf_t *cf,
+    ngx_http_llm_loc_conf_t *conf);
 static ngx_int_t ngx_http_llm_resolve_target(ngx_conf_t *cf,
     ngx_http_llm_target_t *t, u_char *file, ngx_uint_t line);
 static ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
@@ -360,6 +362,8 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->passthrough_name.data == NULL) {
         conf->passthrough_name = prev->passthrough_name;
+        conf->passthrough_file = prev->passthrough_file;
+        conf->passthrough_line = prev->passthrough_line;
     }
 
     return ngx_http_llm_merge_adapter(cf, prev, conf);
@@ -373,7 +377,7 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
     ngx_http_llm_loc_conf_t *conf)
 {
     ngx_uint_t                 i;
-    ngx_http_llm_target_t     *target, passthrough;
+    ngx_http_llm_target_t     *target;
     ngx_http_core_loc_conf_t  *clcf;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
@@ -439,16 +443,68 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
         return NGX_CONF_OK;
     }
 
-    ngx_memzero(&passthrough, sizeof(ngx_http_llm_target_t));
-    passthrough.text = conf->passthrough_name;
+    return ngx_http_llm_merge_passthrough(cf, conf);
+}
 
-    if (ngx_http_llm_resolve_target(cf, &passthrough, conf->file, conf->line)
+
+static char *
+ngx_http_llm_merge_passthrough(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
+{
+    ngx_http_llm_target_t     *target, t;
+    ngx_http_llm_provider_t   *p, *other;
+    ngx_http_upstream_conf_t  *direct;
+
+    ngx_memzero(&t, sizeof(ngx_http_llm_target_t));
+    t.text = conf->passthrough_name;
+
+    if (ngx_http_llm_resolve_target(cf, &t, conf->passthrough_file,
+                                    conf->passthrough_line)
         != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
 
-    conf->passthrough = passthrough.provider;
+    p = t.provider;
+
+    if (conf->targets) {
+        target = conf->targets->elts;
+        other = target->provider;
+
+        if (other->key_source == NGX_HTTP_LLM_KEY_CLIENT
+            && p->key_source == NGX_HTTP_LLM_KEY_CLIENT
+            && (other->host.len != p->host.len
+                || ngx_strncasecmp(other->host.data, p->host.data,
+                                   p->host.len)
+                   != 0))
+        {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "providers \"%V\" and \"%V\" have different hosts "
+                          "and \"key client\", a client's key would go to "
+                          "either in %s:%ui",
+                          &other->name, &p->name, conf->file, conf->line);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    direct = ngx_palloc(cf->pool, sizeof(ngx_http_upstream_conf_t));
+    if (direct == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *direct = p->direct;
+
+    if (conf->timeout[NGX_HTTP_LLM_T_CONNECT] != NGX_CONF_UNSET_MSEC) {
+        direct->connect_timeout = conf->timeout[NGX_HTTP_LLM_T_CONNECT];
+    }
+
+    if (conf->timeout[NGX_HTTP_LLM_T_PLAIN] != NGX_CONF_UNSET_MSEC) {
+        direct->read_timeout = conf->timeout[NGX_HTTP_LLM_T_PLAIN];
+    }
+
+    direct->intercept_errors = conf->intercept_errors;
+
+    conf->passthrough = p;
+    conf->direct = direct;
 
     return NGX_CONF_OK;
 }

@@ -155,6 +155,7 @@ struct ngx_http_llm_provider_s {
 
     u_char                        *file;       /* where it was written */
     ngx_uint_t                     line;
+    ngx_uint_t                     seen;       /* members, bits */
 
     unsigned                       tls:1;
     unsigned                       preset:1;   /* made without a block */
@@ -197,7 +198,10 @@ typedef struct {
     ngx_uint_t                     adapter;    /* NGX_HTTP_LLM_OFF, ON, ... */
     ngx_array_t                   *targets;    /* of ngx_http_llm_target_t */
     ngx_str_t                      passthrough_name;
+    u_char                        *passthrough_file;
+    ngx_uint_t                     passthrough_line;
     ngx_http_llm_provider_t       *passthrough;
+    ngx_http_upstream_conf_t      *direct;     /* for it, of this location */
     ngx_msec_t                     timeout[NGX_HTTP_LLM_T_MAX];
     ngx_uint_t                     client_abort;
     ngx_msec_t                     ping;       /* 0: off */
@@ -210,6 +214,7 @@ typedef struct {
     u_char                        *file;       /* of llm_adapter, for errors */
     ngx_uint_t                     line;
     unsigned                       own:1;      /* llm_adapter stands here */
+    unsigned                       timeout_set:1;
 } ngx_http_llm_loc_conf_t;
 
 
@@ -446,6 +451,10 @@ ngx_int_t ngx_http_llm_secret(ngx_conf_t *cf, ngx_str_t *text,
 ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
 ngx_http_llm_ctx_t *ngx_http_llm_get_ctx(ngx_http_request_t *r);
 void ngx_http_llm_facts(ngx_http_llm_ctx_t *ctx);
+
+ngx_http_llm_route_t *ngx_http_llm_route_find(ngx_http_llm_main_conf_t *lmcf,
+    llm_str_t *model);
+ngx_http_llm_ctx_t *ngx_http_llm_lost_ctx(ngx_http_request_t *r);
 
 /* ngx_http_llm_request.c: small questions about a client's request */
 void ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path);

@@ -36,11 +36,13 @@ ngx_int_t
 ngx_http_llm_passthrough_handler(ngx_http_request_t *r,
     ngx_http_llm_provider_t *p)
 {
-    ngx_int_t             rc;
-    ngx_http_llm_ctx_t   *ctx;
-    ngx_http_upstream_t  *u;
+    ngx_int_t                 rc;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_upstream_t      *u;
+    ngx_http_llm_loc_conf_t  *llcf;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
 
     ctx->passthrough = p;
     ctx->reading = 1;
@@ -64,7 +66,7 @@ ngx_http_llm_passthrough_handler(ngx_http_request_t *r,
 
     u->output.tag = (ngx_buf_tag_t) &ngx_http_llm_module;
 
-    u->conf = &p->direct;
+    u->conf = llcf->direct;
     u->buffering = 0;
 
     u->create_request = ngx_http_llm_passthrough_create_request;
@@ -481,6 +483,12 @@ ngx_http_llm_passthrough_keep(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     h->lowcase_key = p;
     ngx_strlow(p, line->key.data, line->key.len);
+
+    if ((h->key.len == 12 && ngx_strncmp(p, "x-request-id", 12) == 0)
+        || (h->key.len == 10 && ngx_strncmp(p, "request-id", 10) == 0))
+    {
+        ctx->provider_request_id = h->value;
+    }
 
     h->hash = ngx_hash_key(p, line->key.len);
 

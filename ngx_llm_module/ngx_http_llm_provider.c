@@ -323,7 +323,7 @@ ngx_http_llm_provider_named(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
         return NGX_ERROR;
     }
 
-    if (p->named->peer.init == ngx_http_upstream_init_round_robin_peer) {
+    if (!ngx_http_llm_upstream_keepalive(cf, p->named)) {
         ngx_log_error(NGX_LOG_WARN, cf->log, 0,
                       "upstream \"%V\" of provider \"%V\" has no "
                       "\"keepalive\", each call makes a new connection",
@@ -541,10 +541,27 @@ ngx_http_llm_provider_tls(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
 static ngx_int_t
 ngx_http_llm_provider_auth(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
 {
-    u_char  *c;
+    u_char                 *c;
+    ngx_uint_t              i;
+    ngx_http_llm_header_t  *h;
 
     if (p->key_source != NGX_HTTP_LLM_KEY_OURS) {
         return NGX_OK;
+    }
+
+    for (i = 0; p->headers && i < p->headers->nelts; i++) {
+        h = p->headers->elts;
+
+        if (h[i].value.len
+            && h[i].key.len == p->dialect->key_header.len
+            && ngx_strncasecmp(h[i].key.data, p->dialect->key_header.data,
+                               h[i].key.len)
+               == 0)
+        {
+            ngx_http_llm_provider_error(cf, p, "the key makes header \"%V\"",
+                                        &h[i].lowcase);
+            return NGX_ERROR;
+        }
     }
 
     for (c = p->key.data; c < p->key.data + p->key.len; c++) {
@@ -666,13 +683,14 @@ ngx_http_llm_secret_env(ngx_conf_t *cf, ngx_str_t *name, ngx_str_t *secret)
     ngx_str_null(secret);
 
     if (ngx_test_config || ngx_process == NGX_PROCESS_SIGNALLER) {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "the environment variable \"%V\" is not set", name);
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "the environment variable \"%V\" is not set",
+                           name);
         return NGX_OK;
     }
 
-    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                  "the environment variable \"%V\" is not set", name);
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "the environment variable \"%V\" is not set", name);
 
     return NGX_ERROR;
 }
@@ -695,16 +713,16 @@ ngx_http_llm_secret_file(ngx_conf_t *cf, ngx_str_t *name, ngx_str_t *secret)
     fd = ngx_open_file(path.data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
 
     if (fd == NGX_INVALID_FILE) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, ngx_errno,
-                      ngx_open_file_n " \"%V\" failed", &path);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           ngx_open_file_n " \"%V\" failed", &path);
         return NGX_ERROR;
     }
 
     if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR
         || ngx_file_size(&fi) > NGX_HTTP_LLM_SECRET_MAX)
     {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"%V\" is too large for a key", &path);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" is too large for a key", &path);
         goto failed;
     }
 
@@ -716,8 +734,8 @@ ngx_http_llm_secret_file(ngx_conf_t *cf, ngx_str_t *name, ngx_str_t *secret)
     n = ngx_read_fd(fd, secret->data, ngx_file_size(&fi));
 
     if (n == -1) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, ngx_errno,
-                      ngx_read_fd_n " \"%V\" failed", &path);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           ngx_read_fd_n " \"%V\" failed", &path);
         goto failed;
     }
 
@@ -734,7 +752,7 @@ ngx_http_llm_secret_file(ngx_conf_t *cf, ngx_str_t *name, ngx_str_t *secret)
     (void) ngx_close_file(fd);
 
     if (n == 0) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "\"%V\" is empty", &path);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" is empty", &path);
         return NGX_ERROR;
     }
 

@@ -20,10 +20,12 @@
 
 static ngx_int_t ngx_http_llm_random_id(ngx_http_request_t *r,
     ngx_http_variable_value_t *vv);
+static u_char *ngx_http_llm_path_tail(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_model_add(ngx_array_t *list, ngx_str_t *id,
     ngx_str_t *owner);
 static ngx_int_t ngx_http_llm_models_of(ngx_array_t *list,
-    ngx_http_llm_provider_t *p);
+    ngx_http_llm_provider_t *p, ngx_http_llm_main_conf_t *lmcf,
+    ngx_http_llm_route_t *route);
 
 
 /* the decoded path after the location's prefix, without a leading slash */
@@ -45,11 +47,7 @@ ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path)
         p += llcf->prefix.len;
 
     } else {
-
-        /* named, regex and such: from the API's version on, if it is there */
-
-        p = ngx_strnstr(p, "/v1/", last - p);
-        p = p ? p + 4 : r->uri.data;
+        p = ngx_http_llm_path_tail(r);
     }
 
     while (p < last && *p == '/') {
@@ -58,6 +56,40 @@ ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path)
 
     path->data = p;
     path->len = last - p;
+}
+
+
+/*
+ * A location without a prefix (named, regex, exact): what is an endpoint at
+ * the end of the path, else what follows the API's version.
+ */
+
+static u_char *
+ngx_http_llm_path_tail(ngx_http_request_t *r)
+{
+    u_char               *p, *last;
+    llm_str_t             tail, id;
+    const llm_dialect_t  *dialect;
+
+    last = r->uri.data + r->uri.len;
+
+    for (p = r->uri.data; p < last; p++) {
+
+        if (*p != '/') {
+            continue;
+        }
+
+        tail.data = p + 1;
+        tail.len = last - tail.data;
+
+        if (llm_endpoint_find(&tail, NULL, &dialect, &id)) {
+            return p;
+        }
+    }
+
+    p = ngx_strnstr(r->uri.data, "/v1/", r->uri.len);
+
+    return p ? p + 3 : r->uri.data;
 }
 
 
@@ -140,7 +172,8 @@ ngx_http_llm_model_list(ngx_http_request_t *r)
             if ((target[i].model.len
                  ? ngx_http_llm_model_add(list, &target[i].model,
                                           &target[i].provider->name)
-                 : ngx_http_llm_models_of(list, target[i].provider))
+                 : ngx_http_llm_models_of(list, target[i].provider, NULL,
+                                          NULL))
                 != NGX_OK)
             {
                 return NULL;
@@ -150,15 +183,22 @@ ngx_http_llm_model_list(ngx_http_request_t *r)
         return list;
     }
 
-    /* a pattern's names are not known, unless its providers list models */
+    /*
+     * The names that a pattern takes are not known, but for those that its
+     * provider lists and that no better pattern takes.
+     */
 
     route = lmcf->routes.elts;
 
     for (i = 0; i < lmcf->routes.nelts; i++) {
         target = route[i].targets.elts;
 
+        if (route[i].prefix && target->model.len) {
+            continue;
+        }
+
         if ((route[i].prefix
-             ? ngx_http_llm_models_of(list, target->provider)
+             ? ngx_http_llm_models_of(list, target->provider, lmcf, &route[i])
              : ngx_http_llm_model_add(list, &route[i].pattern,
                                       &target->provider->name))
             != NGX_OK)
@@ -172,14 +212,24 @@ ngx_http_llm_model_list(ngx_http_request_t *r)
 
 
 static ngx_int_t
-ngx_http_llm_models_of(ngx_array_t *list, ngx_http_llm_provider_t *p)
+ngx_http_llm_models_of(ngx_array_t *list, ngx_http_llm_provider_t *p,
+    ngx_http_llm_main_conf_t *lmcf, ngx_http_llm_route_t *route)
 {
     ngx_uint_t             i;
+    llm_str_t              name;
     ngx_http_llm_price_t  *price;
 
     price = p->models.elts;
 
     for (i = 0; i < p->models.nelts; i++) {
+
+        name.len = price[i].name.len;
+        name.data = price[i].name.data;
+
+        if (route && ngx_http_llm_route_find(lmcf, &name) != route) {
+            continue;
+        }
+
         if (ngx_http_llm_model_add(list, &price[i].name, &p->name) != NGX_OK) {
             return NGX_ERROR;
         }

@@ -135,6 +135,10 @@ ngx_http_llm_variable_ctx(ngx_http_request_t *r, ngx_http_variable_value_t *v)
 
     ctx = ngx_http_get_module_ctx(r->main, ngx_http_llm_module);
 
+    if (ctx == NULL) {
+        ctx = ngx_http_llm_lost_ctx(r);
+    }
+
     if (ctx && ctx->flight) {
         ngx_http_llm_facts(ctx);
     }

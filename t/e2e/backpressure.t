@@ -263,7 +263,7 @@ for my $way (@WAYS) {
     my @cases = (['chat', 1, { delay => '2500ms', events => 3 }],
                  ['chat', 0, { delay => '2500ms', events => 3 }],
                  ['messages', 1, { events => 2, gap => '2500ms' }],
-                 ['embeddings', 0, { total => '50k', rate => '20k' }]);
+                 ['embeddings', 0, { total => '40k', rate => '20k' }]);
     my @running;
 
     for my $way (@WAYS) {
