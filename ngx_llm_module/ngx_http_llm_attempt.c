@@ -813,6 +813,7 @@ ngx_http_llm_attempt_valve(ngx_http_llm_attempt_t *a)
     u = a->request->upstream;
 
     a->closed = 1;
+    a->closed_at = ngx_current_msec;
     a->posted = 0;
 
     if (a->valve_buf.start == NULL) {
@@ -856,6 +857,7 @@ ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a)
     }
 
     a->closed = 0;
+    a->waited += ngx_current_msec - a->closed_at;
     a->valve_buf.pos = a->valve_buf.last;
     a->last_event = ngx_current_msec;
 
@@ -1028,9 +1030,9 @@ ngx_http_llm_attempt_deadline(ngx_http_llm_attempt_t *a, const char **error)
         *error = "timeout_plain";
         deadline = a->sent + a->timeout[NGX_HTTP_LLM_T_PLAIN];
 
-        if (a->closed) {
-            deadline = ngx_current_msec + a->timeout[NGX_HTTP_LLM_T_PLAIN];
-        }
+        /* the provider is not to blame for a slow client */
+
+        deadline += a->closed ? ngx_current_msec - a->sent : a->waited;
 
     } else if (!a->first) {
         *error = "timeout_first_token";

@@ -220,7 +220,7 @@ ngx_http_llm_provider_once(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
 {
     ngx_uint_t    i;
     static char  *once[] = { "endpoint", "dialect", "key", "keepalive",
-                             "stream_usage", "tls", "timeout", NULL };
+                             "stream_usage", "tls", NULL };
 
     for (i = 0; once[i]; i++) {
 

@@ -450,8 +450,11 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
 static char *
 ngx_http_llm_merge_passthrough(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
 {
+    ngx_uint_t                 i;
+    ngx_http_llm_route_t      *route;
     ngx_http_llm_target_t     *target, t;
     ngx_http_llm_provider_t   *p, *other;
+    ngx_http_llm_main_conf_t  *lmcf;
     ngx_http_upstream_conf_t  *direct;
 
     ngx_memzero(&t, sizeof(ngx_http_llm_target_t));
@@ -465,25 +468,39 @@ ngx_http_llm_merge_passthrough(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
     }
 
     p = t.provider;
+    other = NULL;
 
     if (conf->targets) {
         target = conf->targets->elts;
         other = target->provider;
 
-        if (other->key_source == NGX_HTTP_LLM_KEY_CLIENT
-            && p->key_source == NGX_HTTP_LLM_KEY_CLIENT
-            && (other->host.len != p->host.len
-                || ngx_strncasecmp(other->host.data, p->host.data,
-                                   p->host.len)
-                   != 0))
-        {
-            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "providers \"%V\" and \"%V\" have different hosts "
-                          "and \"key client\", a client's key would go to "
-                          "either in %s:%ui",
-                          &other->name, &p->name, conf->file, conf->line);
-            return NGX_CONF_ERROR;
+    } else {
+        lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+        route = lmcf->routes.elts;
+
+        for (i = 0; i < lmcf->routes.nelts; i++) {
+            target = route[i].targets.elts;
+
+            if (target->provider->key_source == NGX_HTTP_LLM_KEY_CLIENT) {
+                other = target->provider;
+                break;
+            }
         }
+    }
+
+    if (other
+        && other->key_source == NGX_HTTP_LLM_KEY_CLIENT
+        && p->key_source == NGX_HTTP_LLM_KEY_CLIENT
+        && (other->host.len != p->host.len
+            || ngx_strncasecmp(other->host.data, p->host.data, p->host.len)
+               != 0))
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "providers \"%V\" and \"%V\" have different hosts "
+                      "and \"key client\", a client's key would go to "
+                      "either in %s:%ui",
+                      &other->name, &p->name, conf->file, conf->line);
+        return NGX_CONF_ERROR;
     }
 
     direct = ngx_palloc(cf->pool, sizeof(ngx_http_upstream_conf_t));

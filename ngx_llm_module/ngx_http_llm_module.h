@@ -336,6 +336,8 @@ struct ngx_http_llm_attempt_s {
     ngx_msec_t                     started;
     ngx_msec_t                     sent;       /* the request, whole; 0: not */
     ngx_msec_t                     last_event;
+    ngx_msec_t                     closed_at;  /* the valve, last time */
+    ngx_msec_t                     waited;     /* while it was closed */
 
     void                          *framer;
     ngx_http_status_t              status;

@@ -484,12 +484,6 @@ ngx_http_llm_passthrough_keep(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     h->lowcase_key = p;
     ngx_strlow(p, line->key.data, line->key.len);
 
-    if ((h->key.len == 12 && ngx_strncmp(p, "x-request-id", 12) == 0)
-        || (h->key.len == 10 && ngx_strncmp(p, "request-id", 10) == 0))
-    {
-        ctx->provider_request_id = h->value;
-    }
-
     h->hash = ngx_hash_key(p, line->key.len);
 
     if ((h->key.len == 12 && ngx_strncmp(p, "x-request-id", 12) == 0)

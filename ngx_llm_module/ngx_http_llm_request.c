@@ -60,8 +60,9 @@ ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path)
 
 
 /*
- * A location without a prefix (named, regex, exact): what is an endpoint at
- * the end of the path, else what follows the API's version.
+ * A location without a prefix (named, regex, exact): what follows the API's
+ * version (threads/ID/messages is not the endpoint messages), else what is an
+ * endpoint at the end of the path.
  */
 
 static u_char *
@@ -72,6 +73,12 @@ ngx_http_llm_path_tail(ngx_http_request_t *r)
     const llm_dialect_t  *dialect;
 
     last = r->uri.data + r->uri.len;
+
+    for (p = last; p - r->uri.data >= 4; p--) {
+        if (ngx_memcmp(p - 4, "/v1/", 4) == 0) {
+            return p - 1;
+        }
+    }
 
     for (p = r->uri.data; p < last; p++) {
 
@@ -87,9 +94,7 @@ ngx_http_llm_path_tail(ngx_http_request_t *r)
         }
     }
 
-    p = ngx_strnstr(r->uri.data, "/v1/", r->uri.len);
-
-    return p ? p + 3 : r->uri.data;
+    return r->uri.data;
 }
 
 

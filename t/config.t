@@ -1152,6 +1152,20 @@ location /v1/ {
 
 
 
+=== a client's key for different hosts, by path where models choose
+--- llm
+llm_adapter_provider p { endpoint http://127.0.0.1:1; dialect openai; key client; }
+llm_adapter_provider q { endpoint http://127.0.0.1:2; dialect openai; key client; }
+llm_adapter_model * p;
+--- location
+location /v1/ {
+    llm_adapter on;
+    llm_adapter_passthrough q;
+}
+--- refused: providers "p" and "q" have different hosts and "key client" in location.conf:2
+
+
+
 === a client's key for one host
 --- llm
 llm_adapter_provider p { endpoint http://127.0.0.1:1/a; dialect openai; key client; }

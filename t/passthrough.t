@@ -325,6 +325,22 @@ GET /team/v1/files
 
 
 
+=== ... takes what follows the version, not what looks like an endpoint
+--- config
+location ~ ^/team/ { llm_adapter on; llm_adapter_passthrough p; }
+--- request eval
+"POST /team/v1/threads/t_1/messages\n" . '{"role":"user"}'
+--- response_body_like: ^POST /base/threads/t_1/messages HTTP/1\.1\n
+
+
+
+=== nor does a location by a prefix
+--- request eval
+"POST /v1/threads/t_1/messages\n" . '{"role":"user"}'
+--- response_body_like: ^POST /base/threads/t_1/messages HTTP/1\.1\n
+
+
+
 === the client's key
 --- provider: dialect openai; key client;
 --- request

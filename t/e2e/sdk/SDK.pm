@@ -261,7 +261,7 @@ sub servers {
     my $dir = File::Temp->newdir('llm-sdk-XXXXXXXX', TMPDIR => 1);
     my ($cert, $key) = make_cert("$dir", 'localhost');
 
-    my $t = start_nginx(conf(cert => $cert, key => $key),
+    my $t = start_nginx(conf(cert => $cert, key => $key), workers => 2,
                         vars => { MOCK => $mock->port },
                         files => { key => "sk-of-the-gateway\n" }, %o);
 
