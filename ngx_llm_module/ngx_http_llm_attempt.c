@@ -974,6 +974,14 @@ ngx_http_llm_attempt_abort(ngx_http_llm_attempt_t *a, const char *error)
         a->error = error;
     }
 
+    /* how long a whole answer takes is a matter of what was asked */
+
+    if (error && (ngx_strcmp(error, "timeout_plain") == 0
+                  || ngx_strcmp(error, "timeout_total") == 0))
+    {
+        a->blameless = 1;
+    }
+
     if (!u->request_sent) {
         c->write->timedout = 1;
         c->write->handler(c->write);
@@ -1096,6 +1104,11 @@ ngx_http_llm_attempt_timer(ngx_event_t *ev)
     r = c->data;
 
     ctx = ngx_http_get_module_ctx(r->main, ngx_http_llm_module);
+
+    if (ctx == NULL) {
+        return;
+    }
+
     a = ctx->attempt;
 
     ngx_http_set_log_request(c->log, r);

@@ -67,7 +67,15 @@ ngx_http_llm_flight_create(void)
 void
 ngx_http_llm_flight_free(ngx_http_llm_flight_t *f)
 {
+    ngx_http_llm_block_t  *b;
+
     ngx_http_llm_flight_reset(f);
+
+    while (f->pinned) {
+        b = f->pinned;
+        f->pinned = b->next;
+        ngx_http_llm_block_free(b);
+    }
 
     if (f->error_body.data) {
         ngx_free(f->error_body.data);
@@ -235,6 +243,30 @@ ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f, ngx_http_llm_block_t *keep)
     if (f->first == NULL) {
         f->last = NULL;
     }
+}
+
+
+/*
+ * Takes all blocks out of the log but keeps them as long as the flight: the
+ * output of a reader that has gone may still wait in an HTTP/2 connection's
+ * queue, and whatever stands there is sent.
+ */
+
+void
+ngx_http_llm_flight_pin(ngx_http_llm_flight_t *f)
+{
+    ngx_http_llm_block_t  *b;
+
+    while (f->first) {
+        b = f->first;
+        f->first = b->next;
+        f->trimmed += b->last - b->start;
+
+        b->next = f->pinned;
+        f->pinned = b;
+    }
+
+    f->last = NULL;
 }
 
 

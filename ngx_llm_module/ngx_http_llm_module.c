@@ -437,6 +437,16 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
         return NGX_CONF_OK;
     }
 
+    if (clcf->post_action.data) {
+
+        /* it would run within a request whose attempt may not have ended */
+
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"post_action\" can not be used with \"llm_adapter\" "
+                      "in %s:%ui", conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
     if (conf->passthrough_name.data == NULL
         || ngx_strcmp(conf->passthrough_name.data, "off") == 0)
     {

@@ -258,6 +258,7 @@ typedef void (*ngx_http_llm_wake_pt)(ngx_http_llm_reader_t *rd);
 struct ngx_http_llm_flight_s {
     ngx_http_llm_block_t          *first;
     ngx_http_llm_block_t          *last;
+    ngx_http_llm_block_t          *pinned;     /* out of the log, in use */
     ngx_queue_t                    readers;
 
     off_t                          appended;   /* bytes, all time */
@@ -364,6 +365,8 @@ struct ngx_http_llm_attempt_s {
     unsigned                       head:1;     /* of the answer, seen */
     unsigned                       again:1;    /* once more, without
                                                   stream_options */
+    unsigned                       blameless:1;    /* ended by us, and the
+                                                      server can't help it */
     unsigned                       cleaned:1;
 };
 
@@ -491,6 +494,7 @@ void ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_wake(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f,
     ngx_http_llm_block_t *keep);
+void ngx_http_llm_flight_pin(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_exit_worker(void);
 extern const llm_mem_t  ngx_http_llm_heap;
 llm_mem_t ngx_http_llm_pool_mem(ngx_pool_t *pool);

@@ -152,13 +152,6 @@ ngx_http_llm_passthrough_path(ngx_http_request_t *r, ngx_str_t *path)
 
     ngx_http_llm_path(r, &rest);
 
-    /* the base has its version already */
-
-    if (rest.len > 3 && ngx_strncmp(rest.data, "v1/", 3) == 0) {
-        rest.data += 3;
-        rest.len -= 3;
-    }
-
     escape = 2 * ngx_escape_uri(NULL, rest.data, rest.len, NGX_ESCAPE_URI);
 
     p = ngx_pnalloc(r->pool, 1 + rest.len + escape);

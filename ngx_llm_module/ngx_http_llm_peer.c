@@ -38,6 +38,7 @@ typedef struct {
 typedef struct {
     ngx_http_llm_provider_t       *provider;
     ngx_http_upstream_t           *upstream;
+    ngx_http_llm_attempt_t        *attempt;    /* NULL: passthrough */
     ngx_addr_t                    *addr;       /* the one in use */
     ngx_uint_t                     next;
 
@@ -45,6 +46,7 @@ typedef struct {
     void                          *data;
     ngx_event_get_peer_pt          get;
     ngx_event_free_peer_pt         free;
+    ngx_event_notify_peer_pt       notify;
 #if (NGX_HTTP_SSL)
     ngx_event_set_peer_session_pt  set_session;
     ngx_event_save_peer_session_pt save_session;
@@ -62,6 +64,8 @@ static ngx_int_t ngx_http_llm_peer_get_named(ngx_peer_connection_t *pc,
     void *data);
 static void ngx_http_llm_peer_free_named(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static void ngx_http_llm_peer_notify_named(ngx_peer_connection_t *pc,
+    void *data, ngx_uint_t type);
 static void ngx_http_llm_peer_once(ngx_peer_connection_t *pc,
     ngx_http_upstream_t *u, ngx_uint_t state);
 static void ngx_http_llm_idle_dummy(ngx_event_t *ev);
@@ -125,6 +129,10 @@ ngx_http_llm_peer_init(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
     lp->provider = p;
     lp->upstream = u;
 
+    if (r != r->main) {
+        lp->attempt = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+    }
+
     if (p->named) {
         if (p->named->peer.init(r, p->named) != NGX_OK) {
             return NGX_ERROR;
@@ -137,6 +145,12 @@ ngx_http_llm_peer_init(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
         u->peer.data = lp;
         u->peer.get = ngx_http_llm_peer_get_named;
         u->peer.free = ngx_http_llm_peer_free_named;
+
+        if (u->peer.notify) {
+            lp->notify = u->peer.notify;
+            u->peer.notify = ngx_http_llm_peer_notify_named;
+        }
+
 #if (NGX_HTTP_SSL)
         lp->set_session = u->peer.set_session;
         lp->save_session = u->peer.save_session;
@@ -339,9 +353,23 @@ ngx_http_llm_peer_free_named(ngx_peer_connection_t *pc, void *data,
 {
     ngx_http_llm_peer_t  *lp = data;
 
+    if (lp->attempt && lp->attempt->blameless) {
+        state &= ~NGX_PEER_FAILED;
+    }
+
     lp->free(pc, lp->data, state);
 
     ngx_http_llm_peer_once(pc, lp->upstream, state);
+}
+
+
+static void
+ngx_http_llm_peer_notify_named(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t type)
+{
+    ngx_http_llm_peer_t  *lp = data;
+
+    lp->notify(pc, lp->data, type);
 }
 
 

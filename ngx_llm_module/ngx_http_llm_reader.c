@@ -28,6 +28,7 @@ static void ngx_http_llm_reader_satisfied(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_failed(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_content_type(ngx_http_request_t *r, ngx_str_t *type);
 static ngx_int_t ngx_http_llm_reader_provider_headers(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx,
     ngx_chain_t **out);
@@ -290,7 +291,7 @@ ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx)
         r->write_event_handler = ngx_http_request_empty_handler;
 
         if (ctx->flight->stream || ctx->flight->released) {
-            ngx_http_llm_flight_trim(ctx->flight, NULL);
+            ngx_http_llm_flight_pin(ctx->flight);
             rd->block = NULL;
         }
 
@@ -546,13 +547,11 @@ ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx)
         /* the framing's charset is fixed */
 
         if (!rd->head_only && f->content_type.len) {
-            r->headers_out.content_type = f->content_type;
-            r->headers_out.content_type_len = f->content_type.len;
+            ngx_http_llm_content_type(r, &f->content_type);
         }
 
     } else {
-        r->headers_out.content_type = f->content_type;
-        r->headers_out.content_type_len = f->content_type.len;
+        ngx_http_llm_content_type(r, &f->content_type);
 
         /* a held answer that is whole has a known length */
 
@@ -581,6 +580,31 @@ ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx)
     }
 
     return NGX_OK;
+}
+
+
+/* the provider's, as it is; filters compare what stands before parameters */
+
+static void
+ngx_http_llm_content_type(ngx_http_request_t *r, ngx_str_t *type)
+{
+    u_char  *p, *last;
+
+    r->headers_out.content_type = *type;
+    r->headers_out.content_type_lowcase = NULL;
+
+    last = type->data + type->len;
+    p = type->len ? ngx_strlchr(type->data, last, ';') : NULL;
+
+    if (p == NULL) {
+        p = last;
+    }
+
+    while (p > type->data && p[-1] == ' ') {
+        p--;
+    }
+
+    r->headers_out.content_type_len = p - type->data;
 }
 
 
@@ -1016,6 +1040,11 @@ ngx_http_llm_reader_ping_handler(ngx_event_t *ev)
     r = c->data;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx == NULL) {
+        return;
+    }
+
     rd = &ctx->reader;
 
     ngx_http_set_log_request(c->log, r);
@@ -1089,6 +1118,11 @@ ngx_http_llm_reader_stall_handler(ngx_event_t *ev)
     r = c->data;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx == NULL) {
+        return;
+    }
+
     rd = &ctx->reader;
 
     ngx_http_set_log_request(c->log, r);
@@ -1124,6 +1158,10 @@ ngx_http_llm_reader_flush_handler(ngx_event_t *ev)
     r = c->data;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx == NULL) {
+        return;
+    }
 
     ngx_http_set_log_request(c->log, r);
 

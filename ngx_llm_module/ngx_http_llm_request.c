@@ -20,6 +20,7 @@
 
 static ngx_int_t ngx_http_llm_random_id(ngx_http_request_t *r,
     ngx_http_variable_value_t *vv);
+static ngx_uint_t ngx_http_llm_versioned(ngx_str_t *prefix);
 static u_char *ngx_http_llm_path_tail(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_model_add(ngx_array_t *list, ngx_str_t *id,
     ngx_str_t *owner);
@@ -54,8 +55,34 @@ ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path)
         p++;
     }
 
+    /* a prefix above the version, which the provider's endpoint has, too */
+
+    if (llcf->prefix.len
+        && !ngx_http_llm_versioned(&llcf->prefix)
+        && last - p > 3 && ngx_strncmp(p, "v1/", 3) == 0)
+    {
+        p += 3;
+    }
+
     path->data = p;
     path->len = last - p;
+}
+
+
+/* does it end with a version?  Then another one below it is none */
+
+static ngx_uint_t
+ngx_http_llm_versioned(ngx_str_t *prefix)
+{
+    u_char  *p;
+
+    p = prefix->data + prefix->len;
+
+    if (prefix->len >= 4 && ngx_strncmp(p - 4, "/v1/", 4) == 0) {
+        return 1;
+    }
+
+    return prefix->len >= 3 && ngx_strncmp(p - 3, "/v1", 3) == 0;
 }
 
 
@@ -74,10 +101,12 @@ ngx_http_llm_path_tail(ngx_http_request_t *r)
 
     last = r->uri.data + r->uri.len;
 
-    for (p = last; p - r->uri.data >= 4; p--) {
-        if (ngx_memcmp(p - 4, "/v1/", 4) == 0) {
-            return p - 1;
-        }
+    /* the first, so that no second one leads round another location's rules */
+
+    p = ngx_strnstr(r->uri.data, "/v1/", r->uri.len);
+
+    if (p) {
+        return p + 3;
     }
 
     for (p = r->uri.data; p < last; p++) {

@@ -192,9 +192,9 @@ location /v1/ {
 --- request eval
 [::chat('/v1/'), ::chat('/v1/team/'), ::chat('/v1/r/v1/')]
 --- error_code eval
-[200, 200, 200]
+[200, 200, 404]
 --- response_body_like eval
-['"by":"p"', '"by":"q"', '"by":"r"']
+['"by":"p"', '"by":"q"', 'not_found']
 
 
 

@@ -456,8 +456,8 @@ extern const llm_dialect_t  *const llm_dialects[];
 const llm_dialect_t *llm_dialect_get(const llm_str_t *name);
 
 /*
- * The endpoint that a path (below the prefix, no leading '/', no query)
- * names, whatever the method; "v1/" before it is skipped.  prefer, if not
+ * The endpoint that a path (below the prefix, no leading '/', no query, no
+ * version) names, whatever the method.  prefer, if not
  * NULL, wins where two dialects have the path.  NULL: none.  *dialect is
  * set; for LLM_EP_MODEL *id is the rest of the path.
  */

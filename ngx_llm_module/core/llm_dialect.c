@@ -67,19 +67,11 @@ const llm_endpoint_t *
 llm_endpoint_find(const llm_str_t *path, const llm_dialect_t *prefer,
     const llm_dialect_t **dialect, llm_str_t *id)
 {
-    llm_str_t              rest;
     llm_uint_t             i;
     const llm_endpoint_t  *ep;
 
-    rest = *path;
-
-    if (rest.len > 3 && memcmp(rest.data, "v1/", 3) == 0) {
-        rest.data += 3;
-        rest.len -= 3;
-    }
-
     if (prefer) {
-        ep = llm_endpoint_match(prefer, &rest, id);
+        ep = llm_endpoint_match(prefer, path, id);
 
         if (ep) {
             *dialect = prefer;
@@ -88,7 +80,7 @@ llm_endpoint_find(const llm_str_t *path, const llm_dialect_t *prefer,
     }
 
     for (i = 0; llm_dialects[i]; i++) {
-        ep = llm_endpoint_match(llm_dialects[i], &rest, id);
+        ep = llm_endpoint_match(llm_dialects[i], path, id);
 
         if (ep) {
             *dialect = llm_dialects[i];

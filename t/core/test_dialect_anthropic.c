@@ -21,7 +21,7 @@
 static const parse_t  parses[] = {
     { "messages", "{\"model\":\"claude\"," MSG "}", NULL, NULL, "claude",
       "u" },
-    { "v1/messages", "{" MSG ",\"stream\" : true, \"model\":\"claude\"}",
+    { "messages", "{" MSG ",\"stream\" : true, \"model\":\"claude\"}",
       NULL, NULL, "claude", "su" },
     { "messages", "{\"model\":\"a\\u002Fb\"," MSG "}", NULL, NULL, "a/b",
       "u" },

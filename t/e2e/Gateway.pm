@@ -121,13 +121,17 @@ EOT
 
 
 # (nginx, mock provider).  Options: of gateway_conf(), of start_nginx(), and
-# mock => a running one, mock_args => [...].
+# mock => a running one, mock_args => [...].  $ENV{LLM_WORKERS} is the default
+# of workers, LLM_MASTER=0 that of master.
 
 sub gateway {
     my (%o) = @_;
 
     my $mock = $o{mock} // start_mock(args => $o{mock_args} // []);
+    my $master = $o{master} // $ENV{LLM_MASTER};
     my $t = start_nginx(gateway_conf(%o), %o,
+                        workers => $o{workers} // $ENV{LLM_WORKERS} // 1,
+                        (defined $master ? (master => $master) : ()),
                         vars => { MOCK => $mock->port,
                                   %{ $o{vars} // {} } });
 
