@@ -92,6 +92,9 @@ static ngx_http_llm_failure_t  ngx_http_llm_failures[] = {
     { "upstream_error", NGX_HTTP_BAD_GATEWAY,
       ngx_string("the provider reported an error") },
 
+    { "not_a_stream", NGX_HTTP_BAD_GATEWAY,
+      ngx_string("the provider did not answer with a stream") },
+
     { "provider_auth", NGX_HTTP_BAD_GATEWAY,
       ngx_string("the provider refused the gateway's credentials") },
 
@@ -686,6 +689,63 @@ ngx_http_llm_answer_auth(ngx_http_llm_attempt_t *a, ngx_uint_t status)
     a->flight->answer.failed = 0;
 
     return 1;
+}
+
+
+/*
+ * A head ping has promised a stream, and there is none: what the provider
+ * says instead is told in-band, its own words as the message.
+ */
+
+void
+ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx)
+{
+    llm_str_t               body, *from;
+    llm_json_value_t        error, message;
+    ngx_http_llm_flight_t  *f;
+
+    static llm_str_t        name = llm_string("error");
+    static llm_str_t        text = llm_string("message");
+
+    f = ctx->flight;
+    from = &f->error_body;
+
+    if (!f->failed) {
+
+        if (f->status < NGX_HTTP_BAD_REQUEST) {
+            ngx_http_llm_fail(f, ctx, "not_a_stream");
+            return;
+        }
+
+        f->answer.failed = 1;
+        f->answer.status = f->status;
+
+        ngx_http_llm_fail(f, ctx, "upstream_error");
+        ctx->error = NULL;
+
+        if (ngx_http_llm_answer_gather(f, ctx->request->pool, &body)
+            != NGX_OK)
+        {
+            return;
+        }
+
+        from = &body;
+    }
+
+    if (llm_json_scan(from, LLM_JSON_DEPTH_MAX, &name, &error, 1, NULL)
+        != LLM_OK
+        || llm_json_find(&error.raw, &text, &message, 1) != LLM_OK
+        || message.type != LLM_JSON_STRING)
+    {
+        return;
+    }
+
+    body.data = ngx_pnalloc(ctx->request->pool, message.raw.len);
+
+    if (body.data) {
+        body.len = llm_json_unescape(body.data, &message);
+        f->error.message = body;
+    }
 }
 
 

@@ -374,6 +374,17 @@ ngx_http_llm_attempt_reinit(ngx_http_request_t *r)
     ngx_memzero(&a->status, sizeof(ngx_http_status_t));
     r->state = 0;
 
+    /* a connection is made anew, and has its own time for that */
+
+    a->sent = 0;
+    a->started = ngx_current_msec;
+
+    if (a->timer.timer_set) {
+        ngx_del_timer(&a->timer);
+    }
+
+    ngx_http_llm_attempt_arm(a);
+
     return NGX_OK;
 }
 
@@ -1027,8 +1038,9 @@ ngx_http_llm_attempt_deadline(ngx_http_llm_attempt_t *a, const char **error)
         *error = "timeout_connect";
         deadline = a->started + a->timeout[NGX_HTTP_LLM_T_CONNECT];
 
-        if (u && u->request_sent) {
-
+        if (u && u->request_sent && !u->request_body_sent
+            && u->peer.connection && u->state->connect_time != (ngx_msec_t) -1)
+        {
             /* on its way; ngx_http_upstream watches over each write */
 
             deadline = ngx_current_msec + 1000;

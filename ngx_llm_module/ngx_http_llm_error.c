@@ -325,6 +325,15 @@ ngx_http_llm_has_error_page(ngx_http_request_t *r, ngx_uint_t status)
     ngx_http_err_page_t       *page;
     ngx_http_core_loc_conf_t  *clcf;
 
+    /* these end a request without any page */
+
+    if (status == NGX_HTTP_REQUEST_TIME_OUT
+        || status == NGX_HTTP_CLOSE
+        || status == NGX_HTTP_CLIENT_CLOSED_REQUEST)
+    {
+        return 0;
+    }
+
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
     if (clcf->error_pages == NULL || r->error_page || r->uri_changes == 0) {

@@ -512,6 +512,7 @@ ngx_int_t ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_answer_feed(ngx_http_llm_attempt_t *a, u_char *pos,
     u_char *last);
 void ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
     const char *error);
 

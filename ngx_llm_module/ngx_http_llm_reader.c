@@ -448,8 +448,8 @@ ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx)
 
         rd->head_only = 0;
 
-        if (!f->stream && !f->failed) {
-            ngx_http_llm_fail(f, ctx, "upstream_error");
+        if ((!f->stream && !f->failed) || f->error_body.len) {
+            ngx_http_llm_answer_no_stream(ctx);
         }
 
         if (!f->stream || !f->released) {

@@ -14,7 +14,8 @@ mkdir -p "$(dirname "$obj")" "$(dirname "$module")"
 
 flags=(--with-compat --with-threads --with-http_ssl_module
        --with-http_v2_module --with-http_auth_request_module
-       --with-http_realip_module --with-debug)
+       --with-http_realip_module --with-http_sub_module
+       --with-http_slice_module --with-http_stub_status_module --with-debug)
 what=(binary modules)
 
 if [ -f "$src/conf_flags" ]; then
