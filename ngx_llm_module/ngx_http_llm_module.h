@@ -428,9 +428,11 @@ struct ngx_http_llm_ctx_s {
 extern ngx_module_t  ngx_http_llm_module;
 
 
-/* ngx_http_llm_conf.c: blocks and setters */
+/* ngx_http_llm_provider_conf.c: the provider block */
 char *ngx_http_llm_provider_block(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+
+/* ngx_http_llm_conf.c: the other setters */
 char *ngx_http_llm_model(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_adapter(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_passthrough_set(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -457,9 +459,17 @@ ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
 ngx_http_llm_ctx_t *ngx_http_llm_get_ctx(ngx_http_request_t *r);
 void ngx_http_llm_facts(ngx_http_llm_ctx_t *ctx);
 
+ngx_http_llm_ctx_t *ngx_http_llm_lost_ctx(ngx_http_request_t *r);
+
+/* ngx_http_llm_body.c: the client's body, in one piece */
+ngx_int_t ngx_http_llm_body_room(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body);
+
+/* ngx_http_llm_route.c: which target serves a model */
+ngx_int_t ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx);
 ngx_http_llm_route_t *ngx_http_llm_route_find(ngx_http_llm_main_conf_t *lmcf,
     llm_str_t *model);
-ngx_http_llm_ctx_t *ngx_http_llm_lost_ctx(ngx_http_request_t *r);
 
 /* ngx_http_llm_request.c: small questions about a client's request */
 void ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path);
@@ -502,10 +512,18 @@ llm_mem_t ngx_http_llm_pool_mem(ngx_pool_t *pool);
 /* ngx_http_llm_attempt.c: one try at one provider */
 ngx_int_t ngx_http_llm_attempt_start(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_attempt_cleanup(ngx_http_llm_attempt_t *a);
-void ngx_http_llm_attempt_abort(ngx_http_llm_attempt_t *a, const char *error);
-void ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_attempt_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_llm_attempt_init_worker(ngx_cycle_t *cycle);
+extern u_char  *ngx_http_llm_read_buffer;
+
+/* ngx_http_llm_attempt_head.c, _input.c, _timer.c: its parts */
+ngx_int_t ngx_http_llm_attempt_head(ngx_http_request_t *r);
+ngx_int_t ngx_http_llm_attempt_input_init(void *data);
+ngx_int_t ngx_http_llm_attempt_input(void *data, ssize_t bytes);
+void ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_attempt_arm(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_attempt_timer(ngx_event_t *ev);
+void ngx_http_llm_attempt_abort(ngx_http_llm_attempt_t *a, const char *error);
 
 /* ngx_http_llm_answer.c: what comes back, into the flight */
 ngx_int_t ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a);
@@ -538,6 +556,19 @@ ngx_int_t ngx_http_llm_peer_pool(ngx_conf_t *cf, ngx_http_llm_provider_t *p);
 void ngx_http_llm_reader_attach(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_reader_cleanup(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_reader_client(ngx_http_request_t *r);
+void ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_reader_text(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll,
+    llm_str_t *text);
+ngx_int_t ngx_http_llm_reader_output(ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *out);
+
+/* ngx_http_llm_reader_head.c, _timer.c: its parts */
+ngx_int_t ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_reader_timers(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_reader_ping_handler(ngx_event_t *ev);
+void ngx_http_llm_reader_stall_handler(ngx_event_t *ev);
+void ngx_http_llm_reader_flush_handler(ngx_event_t *ev);
 
 /* ngx_http_llm_filter.c: the output of attempts goes nowhere */
 ngx_int_t ngx_http_llm_filter_init(ngx_conf_t *cf);

@@ -43,6 +43,7 @@ static ngx_int_t ngx_http_llm_secret_file(ngx_conf_t *cf, ngx_str_t *name,
 #if (NGX_HTTP_SSL)
 static ngx_int_t ngx_http_llm_provider_tls(ngx_conf_t *cf,
     ngx_http_llm_provider_t *p);
+static void ngx_http_llm_free_session(void *data);
 #endif
 
 
@@ -525,12 +526,36 @@ ngx_http_llm_provider_tls(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
         return NGX_ERROR;
     }
 
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_llm_free_session;
+    cln->data = p;
+
     p->upstream.ssl = ssl;
     p->upstream.ssl_session_reuse = 1;
     p->upstream.ssl_server_name = 1;
     p->upstream.ssl_verify = p->tls_verify;
 
     return NGX_OK;
+}
+
+#endif
+
+
+#if (NGX_HTTP_SSL)
+
+static void
+ngx_http_llm_free_session(void *data)
+{
+    ngx_http_llm_provider_t *p = data;
+
+    if (p->session) {
+        ngx_ssl_free_session(p->session);
+        p->session = NULL;
+    }
 }
 
 #endif

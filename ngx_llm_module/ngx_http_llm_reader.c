@@ -23,29 +23,14 @@
 
 static void ngx_http_llm_reader_wake(ngx_http_llm_reader_t *rd);
 static void ngx_http_llm_reader_check(ngx_http_request_t *r);
-static void ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_reader_satisfied(ngx_http_llm_ctx_t *ctx);
-static ngx_int_t ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx);
-static ngx_int_t ngx_http_llm_reader_failed(ngx_http_llm_ctx_t *ctx);
-static ngx_int_t ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_content_type(ngx_http_request_t *r, ngx_str_t *type);
-static ngx_int_t ngx_http_llm_reader_provider_headers(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx,
     ngx_chain_t **out);
 static ngx_int_t ngx_http_llm_reader_end(ngx_http_llm_ctx_t *ctx,
     ngx_chain_t ***ll);
 static ngx_buf_t *ngx_http_llm_reader_buf(ngx_http_llm_ctx_t *ctx,
     ngx_chain_t ***ll);
-static ngx_int_t ngx_http_llm_reader_text(ngx_http_llm_ctx_t *ctx,
-    ngx_chain_t ***ll, llm_str_t *text);
-static ngx_int_t ngx_http_llm_reader_output(ngx_http_llm_ctx_t *ctx,
-    ngx_chain_t *out);
 static void ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_reader_timers(ngx_http_llm_ctx_t *ctx);
-static ngx_int_t ngx_http_llm_reader_ping(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_reader_ping_handler(ngx_event_t *ev);
-static void ngx_http_llm_reader_stall_handler(ngx_event_t *ev);
-static void ngx_http_llm_reader_flush_handler(ngx_event_t *ev);
 
 
 /* the main request takes part in its flight from here on */
@@ -263,7 +248,7 @@ gone:
 
 /* after this the request may be gone: return at once */
 
-static void
+void
 ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx)
 {
     ngx_http_request_t       *r;
@@ -399,11 +384,14 @@ write:
 
     if (rd->last_sent && !(ctx->attempt && ctx->attempt->running)) {
         ctx->finalized = 1;
+        ngx_http_llm_reader_cleanup(ctx);
         ngx_http_finalize_request(r, NGX_OK);
         return;
     }
 
-    ngx_http_llm_reader_timers(ctx);
+    if (ngx_http_llm_reader_timers(ctx) != NGX_OK) {
+        goto failed;
+    }
 
     if (rd->last_sent && c->read->ready && !ngx_http_llm_multiplexed(r)) {
         ngx_post_event(c->read, &ngx_posted_events);
@@ -420,235 +408,6 @@ failed:
 
     ctx->finalized = 1;
     ngx_http_finalize_request(r, NGX_ERROR);
-}
-
-
-/* NGX_OK: the head is out, NGX_AGAIN: not yet, else: how the request ends */
-
-static ngx_int_t
-ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx)
-{
-    ngx_int_t                 rc;
-    ngx_http_request_t       *r;
-    ngx_http_llm_flight_t    *f;
-    ngx_http_llm_reader_t    *rd;
-    ngx_http_llm_loc_conf_t  *llcf;
-
-    r = ctx->request;
-    rd = &ctx->reader;
-    f = ctx->flight;
-
-    if (!f->released && !f->ended) {
-        return NGX_AGAIN;
-    }
-
-    if (rd->head_only) {
-
-        /* a head ping has committed us to a stream */
-
-        rd->head_only = 0;
-
-        if ((!f->stream && !f->failed) || f->error_body.len) {
-            ngx_http_llm_answer_no_stream(ctx);
-        }
-
-        if (!f->stream || !f->released) {
-            ngx_http_llm_flight_trim(f, NULL);
-            rd->block = NULL;
-        }
-
-        return NGX_OK;
-    }
-
-    if (f->failed && !f->released) {
-
-        if (ctx->attempt && ctx->attempt->running) {
-            return NGX_AGAIN;
-        }
-
-        ngx_http_llm_reader_cleanup(ctx);
-
-        rc = ngx_http_llm_reader_failed(ctx);
-        return rc == NGX_OK ? NGX_DONE : rc;
-    }
-
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
-
-    if (f->status >= NGX_HTTP_BAD_REQUEST
-        && llcf->intercept_errors
-        && ngx_http_llm_has_error_page(r, f->status)
-        && !(ctx->attempt && ctx->attempt->running))
-    {
-        ngx_http_llm_reader_cleanup(ctx);
-        return f->status;
-    }
-
-    return ngx_http_llm_reader_head(ctx);
-}
-
-
-/* nothing was shown: an error of ours, or the provider's own words */
-
-static ngx_int_t
-ngx_http_llm_reader_failed(ngx_http_llm_ctx_t *ctx)
-{
-    ngx_str_t               body;
-    ngx_http_llm_flight_t  *f;
-
-    f = ctx->flight;
-
-    if (f->error_body.len
-        && !ngx_http_llm_has_error_page(ctx->request, f->error.status))
-    {
-        body.len = f->error_body.len;
-        body.data = f->error_body.data;
-
-        if (ngx_http_llm_reader_provider_headers(ctx) != NGX_OK) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        return ngx_http_llm_send_json(ctx->request, f->error.status, &body);
-    }
-
-    return ngx_http_llm_error(ctx->request, &f->error);
-}
-
-
-static ngx_int_t
-ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx)
-{
-    ngx_int_t               rc;
-    ngx_http_request_t     *r;
-    ngx_http_llm_flight_t  *f;
-    ngx_http_llm_reader_t  *rd;
-
-    r = ctx->request;
-    rd = &ctx->reader;
-    f = ctx->flight;
-
-    ctx->own = 1;
-    rd->head_sent = 1;
-    r->disable_not_modified = 1;
-
-    r->headers_out.status = (rd->head_only || f->stream)
-                            ? NGX_HTTP_OK : f->status;
-
-    if (rd->head_only || f->stream) {
-        ngx_str_set(&r->headers_out.content_type, "text/event-stream");
-        r->headers_out.content_type_len = r->headers_out.content_type.len;
-        ngx_http_clear_content_length(r);
-
-        if (ngx_http_llm_add_header(r, "Cache-Control", "no-cache") != NGX_OK
-            || ngx_http_llm_add_header(r, "X-Accel-Buffering", "no") != NGX_OK)
-        {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        /* the framing's charset is fixed */
-
-        if (!rd->head_only && f->content_type.len) {
-            ngx_http_llm_content_type(r, &f->content_type);
-        }
-
-    } else {
-        ngx_http_llm_content_type(r, &f->content_type);
-
-        /* a held answer that is whole has a known length */
-
-        if (f->ended && !f->failed && f->trimmed == f->base) {
-            r->headers_out.content_length_n = f->appended - f->base;
-
-        } else {
-            r->headers_out.content_length_n = f->content_length;
-        }
-    }
-
-    if (!rd->head_only
-        && ngx_http_llm_reader_provider_headers(ctx) != NGX_OK)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    if (ngx_http_llm_own_headers(ctx) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    rc = ngx_http_send_header(r);
-
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-        return rc == NGX_OK ? NGX_DONE : rc;
-    }
-
-    return NGX_OK;
-}
-
-
-/* the provider's, as it is; filters compare what stands before parameters */
-
-static void
-ngx_http_llm_content_type(ngx_http_request_t *r, ngx_str_t *type)
-{
-    u_char  *p, *last;
-
-    r->headers_out.content_type = *type;
-    r->headers_out.content_type_lowcase = NULL;
-
-    last = type->data + type->len;
-    p = type->len ? ngx_strlchr(type->data, last, ';') : NULL;
-
-    if (p == NULL) {
-        p = last;
-    }
-
-    while (p > type->data && p[-1] == ' ') {
-        p--;
-    }
-
-    r->headers_out.content_type_len = p - type->data;
-}
-
-
-static ngx_int_t
-ngx_http_llm_reader_provider_headers(ngx_http_llm_ctx_t *ctx)
-{
-    ngx_uint_t               i;
-    ngx_table_elt_t         *h, *kept;
-    ngx_http_request_t      *r;
-    ngx_http_llm_attempt_t  *a;
-
-    r = ctx->request;
-    a = ctx->attempt;
-
-    if (a == NULL || a->headers == NULL) {
-        return NGX_OK;
-    }
-
-    kept = a->headers->elts;
-
-    for (i = 0; i < a->headers->nelts; i++) {
-
-        /* ours says the same of every stream */
-
-        if (ctx->flight->stream
-            && kept[i].key.len == sizeof("Cache-Control") - 1
-            && ngx_strncasecmp(kept[i].key.data, (u_char *) "Cache-Control",
-                               sizeof("Cache-Control") - 1)
-               == 0)
-        {
-            continue;
-        }
-
-        h = ngx_list_push(&r->headers_out.headers);
-        if (h == NULL) {
-            return NGX_ERROR;
-        }
-
-        *h = kept[i];
-        h->hash = 1;
-        ngx_http_llm_header_single(h);
-    }
-
-    return NGX_OK;
 }
 
 
@@ -818,7 +577,7 @@ ngx_http_llm_reader_buf(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll)
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_llm_reader_text(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll,
     llm_str_t *text)
 {
@@ -840,7 +599,7 @@ ngx_http_llm_reader_text(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_llm_reader_output(ngx_http_llm_ctx_t *ctx, ngx_chain_t *out)
 {
     ngx_int_t                 rc;
@@ -929,245 +688,4 @@ ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx)
     if (ctx->attempt && ctx->attempt->closed) {
         ngx_http_llm_attempt_resume(ctx->attempt);
     }
-}
-
-
-/* after every turn: watch a client that takes nothing, ping one that waits */
-
-static void
-ngx_http_llm_reader_timers(ngx_http_llm_ctx_t *ctx)
-{
-    ngx_connection_t          *c;
-    ngx_http_request_t        *r;
-    ngx_http_llm_reader_t     *rd;
-    ngx_http_llm_loc_conf_t   *llcf;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    r = ctx->request;
-    c = r->connection;
-    rd = &ctx->reader;
-
-    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
-
-    if (rd->busy || c->buffered) {
-
-        if (rd->stall.timer_set && c->sent != rd->sent) {
-            ngx_del_timer(&rd->stall);
-        }
-
-        if (!rd->stall.timer_set) {
-            rd->sent = c->sent;
-            ngx_add_timer(&rd->stall, clcf->send_timeout);
-        }
-
-    } else if (rd->stall.timer_set) {
-        ngx_del_timer(&rd->stall);
-    }
-
-    if (ngx_handle_write_event(c->write, clcf->send_lowat) != NGX_OK) {
-        ctx->finalized = 1;
-        ngx_http_finalize_request(r, NGX_ERROR);
-        return;
-    }
-
-    if (ctx->flight->stream && llcf->ping && rd->head_sent
-        && !rd->last_sent && !rd->ping.timer_set)
-    {
-        ngx_add_timer(&rd->ping, llcf->ping);
-    }
-}
-
-
-static ngx_int_t
-ngx_http_llm_reader_ping(ngx_http_llm_ctx_t *ctx)
-{
-    llm_str_t               text;
-    ngx_chain_t            *out, **ll;
-    llm_answer_t            silent, *answer;
-    ngx_http_llm_reader_t  *rd;
-
-    rd = &ctx->reader;
-    answer = &ctx->flight->answer;
-
-    if (rd->head_only || !ctx->flight->released) {
-
-        /* what the provider said was not shown yet */
-
-        ngx_memzero(&silent, sizeof(llm_answer_t));
-        silent.dialect = rd->dialect;
-        silent.endpoint = ctx->endpoint;
-        answer = &silent;
-    }
-
-    rd->dialect->ping(answer, &text);
-
-    if (ctx->flight->ids && *text.data == ':') {
-
-        /*
-         * Some clients take any blank line for the end of an event once they
-         * have seen an id, and fail to parse the data that is not there.
-         */
-
-        text.len--;
-    }
-
-    out = NULL;
-    ll = &out;
-
-    if (ngx_http_llm_reader_text(ctx, &ll, &text) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    out->buf->flush = 1;
-
-    return ngx_http_llm_reader_output(ctx, out);
-}
-
-
-static void
-ngx_http_llm_reader_ping_handler(ngx_event_t *ev)
-{
-    ngx_int_t                 rc;
-    ngx_msec_t                quiet;
-    ngx_connection_t         *c;
-    ngx_http_request_t       *r;
-    ngx_http_llm_ctx_t       *ctx;
-    ngx_http_llm_reader_t    *rd;
-    ngx_http_llm_loc_conf_t  *llcf;
-
-    c = ev->data;
-    r = c->data;
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
-
-    if (ctx == NULL) {
-        return;
-    }
-
-    rd = &ctx->reader;
-
-    ngx_http_set_log_request(c->log, r);
-
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
-
-    if (rd->last_sent || ctx->flight->ended) {
-        return;
-    }
-
-    if (!rd->head_sent) {
-
-        /* commits the 200 */
-
-        ctx->flight->committed = 1;
-        rd->head_only = 1;
-
-        rc = ngx_http_llm_reader_head(ctx);
-
-        if (rc != NGX_OK) {
-            ctx->finalized = 1;
-            ngx_http_finalize_request(r, rc == NGX_DONE ? NGX_OK : rc);
-            goto done;
-        }
-
-    } else {
-        quiet = ngx_current_msec - rd->shown;
-
-        if (quiet < llcf->ping || rd->busy || c->buffered) {
-            ngx_add_timer(ev, quiet < llcf->ping ? llcf->ping - quiet
-                                                 : llcf->ping);
-            return;
-        }
-    }
-
-    if (ngx_http_llm_reader_ping(ctx) != NGX_OK) {
-
-        if (c->error) {
-            ngx_http_llm_reader_gone(ctx);
-
-        } else {
-            ctx->finalized = 1;
-            ngx_http_finalize_request(r, NGX_ERROR);
-        }
-
-        goto done;
-    }
-
-    ngx_add_timer(ev, llcf->ping);
-
-    ngx_http_llm_reader_timers(ctx);
-
-done:
-
-    ngx_http_run_posted_requests(c);
-}
-
-
-/* the client took no byte for send_timeout */
-
-static void
-ngx_http_llm_reader_stall_handler(ngx_event_t *ev)
-{
-    ngx_connection_t          *c;
-    ngx_http_request_t        *r;
-    ngx_http_llm_ctx_t        *ctx;
-    ngx_http_llm_reader_t     *rd;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    c = ev->data;
-    r = c->data;
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
-
-    if (ctx == NULL) {
-        return;
-    }
-
-    rd = &ctx->reader;
-
-    ngx_http_set_log_request(c->log, r);
-
-    if (c->sent != rd->sent) {
-        clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
-
-        rd->sent = c->sent;
-        ngx_add_timer(ev, clcf->send_timeout);
-        return;
-    }
-
-    ngx_log_error(NGX_LOG_INFO, c->log, NGX_ETIMEDOUT, "client timed out");
-
-    c->timedout = 1;
-    ctx->error = "client_timeout";
-    ctx->finalized = 1;
-
-    ngx_http_finalize_request(r, NGX_HTTP_REQUEST_TIME_OUT);
-
-    ngx_http_run_posted_requests(c);
-}
-
-
-static void
-ngx_http_llm_reader_flush_handler(ngx_event_t *ev)
-{
-    ngx_connection_t    *c;
-    ngx_http_request_t  *r;
-    ngx_http_llm_ctx_t  *ctx;
-
-    c = ev->data;
-    r = c->data;
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
-
-    if (ctx == NULL) {
-        return;
-    }
-
-    ngx_http_set_log_request(c->log, r);
-
-    ctx->reader.flushing = 0;
-
-    ngx_http_llm_reader_client(r);
-
-    ngx_http_run_posted_requests(c);
 }

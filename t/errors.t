@@ -23,8 +23,6 @@ sub ::bad {
                qw(openai anthropic);
 }
 
-my $STRING = qr/"(?:[^"\\]|\\.)*"/;
-
 sub shape {
     my ($line) = @_;
 
@@ -70,7 +68,6 @@ EOC
         if !defined $block->config;
 
     my $says = scalar $block->says;
-    my $fine = '^\[(?:alert|crit|emerg)\]';
     $block->set_value(no_error_log => ['[alert]', '[crit]'])
         if !defined $block->no_error_log;
     return if !defined $says;

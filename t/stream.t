@@ -193,7 +193,6 @@ Transfer-Encoding: chunked
 
 
 === how usage is asked for
---- provider
 --- http_config
 server {
     listen $TEST_NGINX_RAND_PORT_2;

