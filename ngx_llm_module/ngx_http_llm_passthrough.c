@@ -624,5 +624,13 @@ ngx_http_llm_passthrough_finalize(ngx_http_request_t *r, ngx_int_t rc)
     if (rc == NGX_HTTP_CLIENT_CLOSED_REQUEST) {
         ctx->error = "client_closed";
         r->headers_out.status = NGX_HTTP_CLIENT_CLOSED_REQUEST;
+
+    } else if (rc == NGX_HTTP_GATEWAY_TIME_OUT) {
+        ctx->error = r->upstream->request_sent ? "timeout_plain"
+                                               : "timeout_connect";
+
+    } else if (rc == NGX_HTTP_BAD_GATEWAY) {
+        ctx->error = r->upstream->request_sent ? "upstream_closed"
+                                               : "upstream_connect";
     }
 }

@@ -575,6 +575,14 @@ ngx_http_llm_header_hidden(ngx_http_llm_provider_t *p, ngx_table_elt_t *h)
         return 1;
     }
 
+    /* these names are ours: another gateway's would be taken for it */
+
+    if (h->key.len > 6
+        && ngx_strncasecmp(h->key.data, (u_char *) "x-llm-", 6) == 0)
+    {
+        return 1;
+    }
+
     if (p->key_source == NGX_HTTP_LLM_KEY_CLIENT) {
         return 0;
     }

@@ -5,7 +5,9 @@
  * JSON by spans: the check.  This one pass over a request or an event is the
  * module's largest cost for each byte, so nothing is built: a loop with a
  * stack of closing brackets checks the text and tells where the members
- * asked for stand.  What reads a text that passed it is in llm_json_read.c.
+ * asked for stand.  In strings, bytes from 0x80 are only noticed; if there
+ * are any, the text is then checked for UTF-8 at once, by llm_utf8.c.  What
+ * reads a text that passed is in llm_json_read.c.
  */
 
 
@@ -26,6 +28,7 @@ typedef struct {
     llm_json_value_t      *value;      /* the wanted one being read */
     llm_uint_t             max_depth;
     llm_uint_t             escaped;    /* the last string was */
+    u_char                 wide;       /* 0x80: there are bytes from it on */
 } llm_json_scan_t;
 
 
@@ -39,9 +42,31 @@ static const u_char *llm_json_literal(llm_json_scan_t *s, const u_char *p,
 static const u_char *llm_json_number(llm_json_scan_t *s, const u_char *p);
 static const u_char *llm_json_digits(llm_json_scan_t *s, const u_char *p);
 static const u_char *llm_json_string(llm_json_scan_t *s, const u_char *p);
+static const u_char *llm_json_string_rest(llm_json_scan_t *s,
+    const u_char *p) __attribute__((noinline));
+static const u_char *llm_json_plain(llm_json_scan_t *s, const u_char *p);
+#if (LLM_SSE2)
+static inline uint64_t llm_json_escapes(uint64_t slashes);
+static inline const u_char *llm_json_bad_escape(const u_char *p,
+    uint64_t escapes);
+#endif
 static const u_char *llm_json_escaped(llm_json_scan_t *s, const u_char *p);
+static const u_char *llm_json_utf8(llm_json_scan_t *s, const u_char *start,
+    const u_char *p);
 static const u_char *llm_json_fail(llm_json_scan_t *s, const u_char *p,
     const char *reason);
+
+
+#define LLM_JSON_ESCAPE  1             /* may stand behind a backslash */
+#define LLM_JSON_HEX     2             /* a digit of \uXXXX */
+
+static const u_char  llm_json_class[256] = {
+    ['"'] = 1, ['\\'] = 1, ['/'] = 1, ['n'] = 1, ['r'] = 1, ['t'] = 1,
+    ['b'] = 1|2, ['f'] = 1|2, ['a'] = 2, ['c'] = 2, ['d'] = 2, ['e'] = 2,
+    ['A'] = 2, ['B'] = 2, ['C'] = 2, ['D'] = 2, ['E'] = 2, ['F'] = 2,
+    ['0'] = 2, ['1'] = 2, ['2'] = 2, ['3'] = 2, ['4'] = 2,
+    ['5'] = 2, ['6'] = 2, ['7'] = 2, ['8'] = 2, ['9'] = 2
+};
 
 
 llm_int_t
@@ -83,11 +108,17 @@ llm_json_scan(const llm_str_t *json, llm_uint_t max_depth,
     if (p) {
         p = llm_scan_token(p, s.last);
 
-        if (p == s.last) {
-            return (*start == '{') ? LLM_OK : LLM_DECLINED;
+        if (p < s.last) {
+            p = llm_json_fail(&s, p, "text after the value");
         }
+    }
 
-        (void) llm_json_fail(&s, p, "text after the value");
+    if (s.wide) {
+        p = llm_json_utf8(&s, start, p);
+    }
+
+    if (p) {
+        return (*start == '{') ? LLM_OK : LLM_DECLINED;
     }
 
     if (n) {
@@ -337,12 +368,25 @@ llm_json_digits(llm_json_scan_t *s, const u_char *p)
 static const u_char *
 llm_json_string(llm_json_scan_t *s, const u_char *p)
 {
-    llm_uint_t  n;
+    const u_char  *near;
 
     s->escaped = 0;
 
+    /* what is longer is for the larger blocks */
+
+    near = (s->last - p > 128) ? p + 128 : s->last;
+    p = llm_scan_odd(p, near);
+
+    return (p < near && *p == '"') ? p + 1 : llm_json_string_rest(s, p);
+}
+
+
+/* not inlined, to keep the short and plain strings fast; p is any byte */
+
+static const u_char *
+llm_json_string_rest(llm_json_scan_t *s, const u_char *p)
+{
     for ( ;; ) {
-        p = llm_scan_odd(p, s->last);
 
         if (p == s->last) {
             return llm_json_fail(s, p, "unexpected end");
@@ -350,6 +394,10 @@ llm_json_string(llm_json_scan_t *s, const u_char *p)
 
         if (*p == '"') {
             return p + 1;
+        }
+
+        if (*p < ' ') {
+            return llm_json_fail(s, p, "control character in string");
         }
 
         if (*p == '\\') {
@@ -360,25 +408,132 @@ llm_json_string(llm_json_scan_t *s, const u_char *p)
                 return NULL;
             }
 
+        } else if (*p >= 0x80) {
+            s->wide = 0x80;
+        }
+
+        p = llm_json_plain(s, p);
+    }
+}
+
+
+/*
+ * The first byte that llm_json_string_rest() has to look at.  Escapes that
+ * are right are passed over, but not near the end of the text.
+ */
+
+static const u_char *
+llm_json_plain(llm_json_scan_t *s, const u_char *p)
+{
+#if (LLM_SSE2)
+
+    int            i;
+    __m128i        v, any, slash[4], stop[4];
+    uint64_t       escapes, stops, within;
+    const u_char  *bad;
+
+    within = 0;
+
+    /* an escape that begins with the last of 64 bytes has 5 more */
+
+    while (s->last - p >= 64 + 5) {
+        any = _mm_setzero_si128();
+
+#pragma GCC unroll 4
+        for (i = 0; i < 4; i++) {
+            v = _mm_loadu_si128((const __m128i *) (p + 16 * i));
+
+            slash[i] = llm_eq(v, '\\');
+            stop[i] = _mm_or_si128(llm_eq(v, '"'),
+                                   llm_below_space(v, s->wide));
+            any = _mm_or_si128(any, _mm_or_si128(slash[i], stop[i]));
+        }
+
+        if (_mm_movemask_epi8(any) == 0) {
+            p += 64;
+            within = 0;
             continue;
         }
 
-        if (*p < ' ') {
-            return llm_json_fail(s, p, "control character in string");
+        /* within: the first byte was looked at with its backslash */
+
+        escapes = llm_json_escapes(llm_bits(slash) & ~within);
+        stops = llm_bits(stop) & ~(escapes << 1 | within);
+        escapes &= (stops - 1) & ~stops;
+
+        if (escapes) {
+            s->escaped = 1;
+            bad = llm_json_bad_escape(p, escapes);
+
+            if (bad) {
+                return bad;
+            }
         }
 
-        do {
-            n = llm_scan_utf8(p, s->last);
+        if (stops) {
+            return p + __builtin_ctzll(stops);
+        }
 
-            if (n == 0) {
-                return llm_json_fail(s, p, "invalid UTF-8");
-            }
-
-            p += n;
-
-        } while (p < s->last && *p >= 0x80);
+        p += 64;
+        within = escapes >> 63;
     }
+
+    p += within;
+
+#endif
+
+    return llm_scan_string(p, s->last, s->wide);
 }
+
+
+#if (LLM_SSE2)
+
+/*
+ * Of the backslashes, those that begin an escape: the first, third, fifth of
+ * each row.  What is added to a row's first is carried over all of the row.
+ */
+
+static inline uint64_t
+llm_json_escapes(uint64_t slashes)
+{
+    uint64_t  first, rows;
+
+    static const uint64_t  even = 0x5555555555555555;
+
+    first = slashes & ~(slashes << 1);
+    rows = slashes & ~(slashes + (first & even));
+
+    return (rows & even) | (slashes & ~rows & ~even);
+}
+
+
+/* the first wrong one, NULL: none */
+
+static inline const u_char *
+llm_json_bad_escape(const u_char *p, uint64_t escapes)
+{
+    const u_char  *e;
+
+    for ( /* void */ ; escapes; escapes &= escapes - 1) {
+        e = p + __builtin_ctzll(escapes) + 1;
+
+        if (llm_json_class[*e] & LLM_JSON_ESCAPE) {
+            continue;
+        }
+
+        if (*e != 'u'
+            || !(llm_json_class[e[1]] & llm_json_class[e[2]]
+                 & llm_json_class[e[3]] & llm_json_class[e[4]]
+                 & LLM_JSON_HEX))
+        {
+            return e - 1;
+        }
+    }
+
+    return NULL;
+}
+
+#endif
 
 
 static const u_char *
@@ -390,28 +545,39 @@ llm_json_escaped(llm_json_scan_t *s, const u_char *p)
         return llm_json_fail(s, p, "unexpected end");
     }
 
-    switch (*p) {
-
-    case '"': case '\\': case '/':
-    case 'b': case 'f': case 'n': case 'r': case 't':
+    if (llm_json_class[*p] & LLM_JSON_ESCAPE) {
         return p + 1;
+    }
 
-    case 'u':
-
-        for (i = 0; i < 4; i++) {
-            if (++p == s->last
-                || !((*p >= '0' && *p <= '9')
-                     || ((*p | 0x20) >= 'a' && (*p | 0x20) <= 'f')))
-            {
-                return llm_json_fail(s, p, "invalid escape");
-            }
-        }
-
-        return p + 1;
-
-    default:
+    if (*p != 'u') {
         return llm_json_fail(s, p, "invalid escape");
     }
+
+    for (i = 0; i < 4; i++) {
+
+        if (++p == s->last || !(llm_json_class[*p] & LLM_JSON_HEX)) {
+            return llm_json_fail(s, p, "invalid escape");
+        }
+    }
+
+    return p + 1;
+}
+
+
+/*
+ * p is the end of the text, or NULL if it failed.  Of two faults the first
+ * counts; no sequence goes on behind the place that failed.
+ */
+
+static const u_char *
+llm_json_utf8(llm_json_scan_t *s, const u_char *start, const u_char *p)
+{
+    const u_char  *end, *fault;
+
+    end = p ? p : s->failed;
+    fault = llm_utf8_fault(start, end);
+
+    return (fault < end) ? llm_json_fail(s, fault, "invalid UTF-8") : p;
 }
 
 

@@ -19,13 +19,43 @@
 #include <emmintrin.h>
 #define LLM_SSE2  1
 #define llm_eq(v, ch)  _mm_cmpeq_epi8(v, _mm_set1_epi8((char) (ch)))
+
+
+/* a signed comparison: bytes from 0x80 are below too, unless pass is 0x80 */
+
+static inline __m128i
+llm_below_space(__m128i v, u_char pass)
+{
+    return _mm_cmplt_epi8(_mm_xor_si128(v, _mm_set1_epi8((char) pass)),
+                          _mm_set1_epi8((char) (' ' ^ pass)));
+}
+
+
+/* a bit for each byte that is not 0, 64 of them */
+
+static inline uint64_t
+llm_bits(const __m128i *v)
+{
+    uint32_t  low, high;
+
+    low = _mm_movemask_epi8(v[1]);
+    low = low << 16 | _mm_movemask_epi8(v[0]);
+    high = _mm_movemask_epi8(v[3]);
+    high = high << 16 | _mm_movemask_epi8(v[2]);
+
+    return (uint64_t) high << 32 | low;
+}
+
 #endif
 
 
-/* in a string: what cannot stand there as it is, UTF-8 included */
+/*
+ * In a string: a quote, a backslash, a control byte; and bytes from 0x80,
+ * unless pass, which is 0x80 then and 0 otherwise.
+ */
 
 static inline const u_char *
-llm_scan_odd(const u_char *p, const u_char *last)
+llm_scan_string(const u_char *p, const u_char *last, u_char pass)
 {
 #if (LLM_SSE2)
     int      mask;
@@ -33,10 +63,7 @@ llm_scan_odd(const u_char *p, const u_char *last)
 
     while (last - p >= 16) {
         v = _mm_loadu_si128((const __m128i *) p);
-
-        /* signed: bytes from 0x80 are below the space too */
-
-        odd = _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(' ')),
+        odd = _mm_or_si128(llm_below_space(v, pass),
                            _mm_or_si128(llm_eq(v, '"'), llm_eq(v, '\\')));
         mask = _mm_movemask_epi8(odd);
 
@@ -49,11 +76,22 @@ llm_scan_odd(const u_char *p, const u_char *last)
 
 #endif
 
-    while (p < last && *p >= ' ' && *p < 0x80 && *p != '"' && *p != '\\') {
+    while (p < last && *p >= ' ' && (*p < 0x80 || pass)
+           && *p != '"' && *p != '\\')
+    {
         p++;
     }
 
     return p;
+}
+
+
+/* in a string: what cannot stand there as it is, UTF-8 included */
+
+static inline const u_char *
+llm_scan_odd(const u_char *p, const u_char *last)
+{
+    return llm_scan_string(p, last, 0);
 }
 
 
@@ -243,6 +281,11 @@ llm_scan_utf8(const u_char *p, const u_char *last)
     return ((*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
            ? 0 : 4;
 }
+
+
+/* the first byte that is not well-formed UTF-8, or last; llm_utf8.c */
+
+const u_char *llm_utf8_fault(const u_char *p, const u_char *last);
 
 
 /* a value's type by its first byte; LLM_JSON_ABSENT: none begins so */

@@ -3,7 +3,9 @@
  * Copyright (C) ngx_http_llm_module authors
  *
  * JSON against jansson: the same texts are JSON, a tree made by walking with
- * llm_json_next() is jansson's, and members found are the tree's.
+ * llm_json_next() is jansson's, and members found are the tree's.  Against
+ * json_plain.h: errors are the same, at the same place, in the text and in
+ * the text as a string behind others of each width.
  *
  * Known to differ, and to be what llm.h says: jansson has no lone
  * surrogates, no NUL in names, and no numbers beyond its types; and it
@@ -17,6 +19,7 @@
 #include <jansson.h>
 
 #include "llm.h"
+#include "../core/json_plain.h"
 
 
 #define DEPTH  64
@@ -226,6 +229,55 @@ check_text(const llm_str_t *text)
 }
 
 
+static void
+check_plain(const llm_str_t *text)
+{
+    llm_int_t         rc;
+    llm_json_error_t  err, plain;
+
+    rc = llm_json_scan(text, DEPTH, NULL, NULL, 0, &err);
+
+    check(rc == plain_scan(text, DEPTH, &plain));
+
+    if (rc == LLM_ERROR) {
+        check(err.offset == plain.offset);
+        check(strcmp(err.reason, plain.reason) == 0);
+    }
+}
+
+
+static void
+check_string(const llm_str_t *text)
+{
+    size_t     i, n;
+    llm_str_t  json;
+
+    static const llm_str_t  heads[] = {
+        llm_string(""), llm_string("\n"), llm_string("Ã©"),
+        llm_string("â¬\"")
+    };
+
+    n = text->len ? text->data[0] % 4 : 0;
+
+    for (i = 0; i < 2; i++) {
+        json.len = 1 + heads[n].len + text->len + i;
+        json.data = malloc(json.len);
+
+        json.data[0] = '"';
+        json.data[json.len - 1] = '"';
+        memcpy(json.data + 1, heads[n].data, heads[n].len);
+
+        if (text->len) {
+            memcpy(json.data + 1 + heads[n].len, text->data, text->len);
+        }
+
+        check_plain(&json);
+
+        free(json.data);
+    }
+}
+
+
 /* the readers on what may not be JSON: they end, and stay within it */
 
 static void
@@ -311,6 +363,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     text = copy(data, size);
 
     check_text(&text);
+    check_plain(&text);
+    check_string(&text);
     check_garbage(&text);
     check_escape(&text);
 
