@@ -49,7 +49,8 @@ mock: | setup
 run: module mock
 	@conf/demo/run $(PROVIDER)
 
-test: setup-test module mock check-clang test-core test-fuzz test-nginx test-e2e
+test: setup-test module mock check-clang test-core test-fuzz test-nginx test-e2e \
+		check-stable
 	@echo "make test: all passed"
 
 setup-test:
