@@ -45,6 +45,7 @@ my ($t) = gateway(
     location => 'llm_adapter_ping off; '
                 . "llm_adapter_timeout first_token=2s idle=1s plain=${plain}s;",
     locations => {
+        '/total/v1/' => 'llm_adapter_ping off; llm_adapter_timeout total=1s;',
         '/stall/v1/' => 'llm_adapter_ping off; send_timeout 1s;',
         '/limit/v1/' => 'llm_adapter_ping off; limit_rate 20k;',
         '/short/v1/' => 'llm_adapter_ping off; client_body_timeout 1s; '
@@ -274,6 +275,69 @@ for my $answer (@ANSWERS) {
     cmp_ok(now() - $start, '<', 5 * $slow, 'stalled: in time');
     is(log_of($t, $_->[0])->{error}, 'client_timeout', "$_->[0]: \$llm_error")
         for @all;
+}
+
+
+# --- what the provider does while the client does not read ---
+
+{
+    my %much = (events => 14, size => 50000);
+    my @cases = (
+        ['ends', '', { %much }],
+        ['ends and closes', '', { %much, fault => 'close_after' }],
+        ['ends by closing', '', { %much, stream_framing => 'close' }],
+        ['is cut', '', { %much, fault => 'cut', at => 10 }],
+        ['resets', '', { %much, fault => 'reset_mid', at => 10 }],
+        ['says an error', '', { %much, fault => 'error_event', at => 10 }],
+        ['takes too long', '/total', { %much, fault => 'stall', at => 10 }],
+    );
+    my @all;
+
+    for my $way (@WAYS) {
+        for (@cases) {
+            my ($what, $prefix, $set) = @$_;
+            my $name = "$way, the provider $what behind a slow client";
+            my $c = client($way, rcvbuf => 16384, window => 32768);
+            my $s = start_ask($c, 'chat', stream => 1, prefix => $prefix,
+                              test => $name, mock => $set);
+            push @all, [$name, $c, head_of($c, $s), $what];
+        }
+    }
+
+    nap(1.5);
+
+    for (@all) {
+        my ($name, $c, $r, $what) = @$_;
+        $c->read_body($r);
+
+        if ($what =~ /^ends/) {
+            is_whole($r, 'chat', "$name: whole");
+            is(log_of($t, $name)->{error}, '', "$name: no error");
+            next;
+        }
+
+        is_in_band($r, 'chat', $name);
+        is(log_of($t, $name)->{error},
+           $what eq 'says an error' ? 'upstream_error'
+           : $what eq 'takes too long' ? 'timeout_total' : 'truncated',
+           "$name: \$llm_error");
+
+        my @bad = grep { defined $_->{data} && !json_decode($_->{data}) }
+                  $r->sse;
+        is(scalar @bad, 0, "$name: only whole events");
+    }
+
+}
+
+for my $way (@WAYS) {
+    my $c = client($way, rcvbuf => 16384, window => 32768);
+    my $s = start_ask($c, 'embeddings', mock => { total => '1m',
+                                                  fault => 'close_after' });
+    my $r = head_of($c, $s);
+    nap(0.7);
+    $c->read_body($r);
+    is($r->body, $mock->last_response_body,
+       "$way, plain, the provider closes behind a slow client: its bytes");
 }
 
 

@@ -579,17 +579,51 @@ for my $kind (@STREAMED) {
     }
 }
 
-{
-    # a client that has all and goes is no abort
+for my $how (qw(fin rst)) {
+    for my $h2 (0, 1) {
 
-    my $client = h1($t->port);
-    my $r = ask($client, 'chat', stream => 1, test => 'done and gone',
-                mock => { fault => 'done_open', events => 3 });
-    is_whole($r, 'chat', 'done_open, and the client goes');
-    $client->close;
-    my $log = log_of($t, 'done and gone');
-    is($log->{status}, 200, 'done_open, and the client goes: not a 499');
-    is($log->{error}, '', 'done_open, and the client goes: no error');
+        # a client that has all and goes is no abort
+
+        my $client = $h2 ? h2($t->port('h2')) : h1($t->port);
+        my $name = "done_open, and the client goes, $how"
+                   . ($h2 ? ', h2' : '');
+        my $r = ask($client, 'chat', stream => 1, test => $name,
+                    mock => { fault => 'done_open', events => 3 });
+        is_whole($r, 'chat', $name);
+        nap(0.1);
+        $client->abort($how);
+        my $log = log_of($t, $name);
+        is($log->{status}, 200, "$name: not a 499");
+        is($log->{error}, '', "$name: no error");
+    }
+}
+
+
+# --- the client's connection outlives all of this ---
+
+for my $h2 (0, 1) {
+    my $client = $h2 ? h2($t->port('h2')) : h1($t->port);
+    my @said;
+
+    for my $case (
+        [{ fault => 'reset' }, 502], [{ fault => 'hang' }, 504],
+        [{ fault => 'cut', at => 2, events => 5 }, 200],
+        [{ fault => 'stall', at => 2, events => 5 }, 200],
+        [{ fault => 'error_first' }, undef], [{ status => 429 }, 429],
+        [{ fault => 'bad_head' }, 502], [{ fault => 'gzip' }, 502],
+        [{ fault => 'error_event', at => 2, events => 5 }, 200],
+        [{ fault => 'malformed', events => 5 }, 200],
+        [{ fault => 'not_sse' }, 200], [{ events => 3 }, 200],
+    ) {
+        my ($set, $status) = @$case;
+        my $r = ask($client, 'chat', stream => 1, prefix => '/t',
+                    mock => $set);
+        push @said, ($set->{fault} // 'none') . ' ' . $r->status
+                    . ($r->complete ? '' : ' ' . $r->end)
+            if !$r->complete || $status && $r->status != $status;
+    }
+
+    is_deeply(\@said, [], 'one connection for all faults' . ($h2 ? ', h2' : ''));
 }
 
 
