@@ -563,6 +563,72 @@ test_strings(void)
 }
 
 
+/* an escape where one block of 64 ends, and something odd in the next two */
+
+static void
+test_blocks(void)
+{
+    size_t   i, place, next, len, wrong;
+    u_char   text[TEXT_MAX];
+
+    static const char  *escapes[] = { "\\n", "\\\\", "\\u00e9" };
+    static const char  *odd[] = {
+        "\"", "\\\"", "\\x", "\n", "\x80", "\xc3\xa9"
+    };
+
+    wrong = 0;
+
+    for (place = 56; place < 70; place++) {
+
+        for (next = place + 6; next < 210; next++) {
+
+            for (i = 0; i < countof(odd) * countof(escapes); i++) {
+                memset(text, 'x', TEXT_MAX);
+                text[0] = '"';
+
+                (void) put(text + 1, "\\t");
+                (void) put(text + 3 + place, escapes[i % countof(escapes)]);
+                len = 3 + next;
+                len += put(text + len, odd[i / countof(escapes)]);
+                len += 80;
+                len += put(text + len, "\"");
+
+                wrong += !same(text, len);
+            }
+        }
+    }
+
+    is_int(wrong, 0, "odd bytes in blocks");
+}
+
+
+/* the end of the text within an escape */
+
+static void
+test_cut(void)
+{
+    size_t   cut, place, len, wrong;
+    u_char   text[TEXT_MAX];
+
+    wrong = 0;
+
+    for (place = 0; place < 200; place++) {
+
+        for (cut = 0; cut < 12; cut++) {
+            memset(text, 'x', TEXT_MAX);
+
+            len = put(text, (cut % 2) ? "\"\\t" : "\"\xc3\xa9") + place;
+            len += put(text + len, "\\u00e9");
+            len -= cut / 2;
+
+            wrong += !same(text, len);
+        }
+    }
+
+    is_int(wrong, 0, "cut escapes");
+}
+
+
 static void
 test_json(void)
 {
@@ -597,6 +663,8 @@ main(void)
     test_pairs();
     test_random();
     test_strings();
+    test_blocks();
+    test_cut();
     test_json();
 
     return done();

@@ -91,7 +91,7 @@ my %SCRIPT = (
                 . "\r\n\r\n$JSON", 'KEEP'],
     big_head => [plain($JSON, 'X-Big: ' . 'b' x 20000 . "\r\nContent-Length: "
                        . length($JSON) . "\r\n"), 'KEEP'],
-    slow_head => [(map { $_, \0.005 }
+    slow_head => [(map { $_, \0.002 }
                    split //, plain($JSON)), 'KEEP'],
     empty => [plain(''), 'KEEP'],
     no_content => ["HTTP/1.1 204 No Content\r\n\r\n", 'KEEP'],
