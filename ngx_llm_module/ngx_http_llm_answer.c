@@ -21,6 +21,7 @@ static ngx_int_t ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a,
     llm_event_t *ev);
 static ngx_int_t ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a,
     u_char *pos, u_char *last);
+static ngx_uint_t ngx_http_llm_answer_object(ngx_http_llm_flight_t *f);
 static ngx_int_t ngx_http_llm_answer_look(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_facts(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_malformed(ngx_http_llm_attempt_t *a);
@@ -29,114 +30,10 @@ static ngx_int_t ngx_http_llm_answer_told_error(ngx_http_llm_attempt_t *a,
 static void ngx_http_llm_answer_end_stream(ngx_http_llm_attempt_t *a);
 static void ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_refused(ngx_http_llm_attempt_t *a);
-static ngx_uint_t ngx_http_llm_answer_auth(ngx_http_llm_attempt_t *a,
-    ngx_uint_t status);
-static void ngx_http_llm_answer_release(ngx_http_llm_flight_t *f);
-static ngx_int_t ngx_http_llm_answer_gather(ngx_http_llm_flight_t *f,
-    ngx_pool_t *pool, llm_str_t *out);
-
-
-typedef struct {
-    const char  *error;                        /* $llm_error */
-    ngx_uint_t   status;
-    ngx_str_t    message;
-} ngx_http_llm_failure_t;
-
-
-static ngx_http_llm_failure_t  ngx_http_llm_failures[] = {
-
-    { "timeout_connect", NGX_HTTP_GATEWAY_TIME_OUT,
-      ngx_string("the provider could not be reached in time") },
-
-    { "timeout_send", NGX_HTTP_GATEWAY_TIME_OUT,
-      ngx_string("the provider did not take the request in time") },
-
-    { "timeout_first_token", NGX_HTTP_GATEWAY_TIME_OUT,
-      ngx_string("the provider did not begin to answer in time") },
-
-    { "timeout_idle", NGX_HTTP_GATEWAY_TIME_OUT,
-      ngx_string("the provider stopped in the middle of its answer") },
-
-    { "timeout_plain", NGX_HTTP_GATEWAY_TIME_OUT,
-      ngx_string("the provider did not answer in time") },
-
-    { "timeout_total", NGX_HTTP_GATEWAY_TIME_OUT,
-      ngx_string("the answer was not complete in the time allowed") },
-
-    { "upstream_dns", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider's host has no known address") },
-
-    { "upstream_connect", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider could not be reached") },
-
-    { "upstream_closed", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider closed the connection without an answer") },
-
-    { "upstream_invalid", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider sent no valid HTTP answer") },
-
-    { "encoded_answer", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider sent an encoded (compressed) answer, "
-                 "which was not asked for") },
-
-    { "truncated", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider's answer was cut") },
-
-    { "malformed_event", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider sent an event that is not JSON "
-                 "in the middle of machine-read output") },
-
-    { "event_too_large", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider sent an event over the size limit") },
-
-    { "upstream_error", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider reported an error") },
-
-    { "not_a_stream", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider did not answer with a stream") },
-
-    { "provider_auth", NGX_HTTP_BAD_GATEWAY,
-      ngx_string("the provider refused the gateway's credentials") },
-
-    { "internal", NGX_HTTP_INTERNAL_SERVER_ERROR,
-      ngx_string("internal error") },
-
-    { NULL, 0, ngx_null_string }
-};
-
-
-/* the flight ends without being whole; readers will tell it */
-
-void
-ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
-    const char *error)
-{
-    ngx_http_llm_failure_t  *fail;
-
-    for (fail = ngx_http_llm_failures; fail->error; fail++) {
-        if (ngx_strcmp(fail->error, error) == 0) {
-            break;
-        }
-    }
-
-    if (fail->error == NULL) {
-        fail--;
-    }
-
-    ctx->error = error;
-
-    f->error.status = f->answer.failed && f->answer.status
-                      ? f->answer.status : fail->status;
-    f->error.code = error;
-    f->error.param = NULL;
-    f->error.message.len = fail->message.len;
-    f->error.message.data = fail->message.data;
-
-    f->failed = 1;
-    f->ended = 1;
-
-    ngx_http_llm_flight_wake(f);
-}
+static ngx_int_t ngx_http_llm_answer_no_options(ngx_http_llm_attempt_t *a,
+    llm_str_t *body);
+static void ngx_http_llm_answer_learn(ngx_http_llm_attempt_t *a);
+static void ngx_http_llm_answer_release(ngx_http_llm_attempt_t *a);
 
 
 /* the head of the answer has come */
@@ -315,10 +212,11 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
         && (!(what & (LLM_EV_PREAMBLE|LLM_EV_PING|LLM_EV_HIDDEN))
             || f->appended - f->trimmed > NGX_HTTP_LLM_UNREAD_HIGH))
     {
-        ngx_http_llm_answer_release(f);
+        ngx_http_llm_answer_release(a);
     }
 
     if (what & LLM_EV_ERROR) {
+        ngx_http_llm_answer_class(a, f->answer.status, &ev->data);
         a->ctx->error = "upstream_error";
         f->failed = 1;
         f->told = 1;
@@ -360,33 +258,14 @@ ngx_http_llm_answer_malformed(ngx_http_llm_attempt_t *a)
 static ngx_int_t
 ngx_http_llm_answer_told_error(ngx_http_llm_attempt_t *a, llm_event_t *ev)
 {
-    llm_json_value_t        value;
     ngx_http_llm_flight_t  *f;
-    static llm_str_t        name = llm_string("error");
 
     f = a->flight;
 
-    if (ngx_http_llm_answer_auth(a, f->answer.status)) {
-        a->error = "provider_auth";
-        return NGX_ERROR;
-    }
-
     a->error = "upstream_error";
 
-    if (llm_json_find(&ev->data, &name, &value, 1) != LLM_OK
-        || value.type != LLM_JSON_OBJECT)
-    {
-        return NGX_ERROR;
-    }
-
-    /* the provider's own words are the body of the error */
-
-    f->error_body.data = ngx_alloc(ev->data.len, ngx_cycle->log);
-
-    if (f->error_body.data) {
-        f->error_body.len = ev->data.len;
-        ngx_memcpy(f->error_body.data, ev->data.data, ev->data.len);
-    }
+    ngx_http_llm_answer_class(a, f->answer.status, &ev->data);
+    ngx_http_llm_answer_words(f, &ev->data);
 
     return NGX_ERROR;
 }
@@ -433,17 +312,32 @@ ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a, u_char *pos,
         }
 
         a->first = 1;
-        ngx_http_llm_answer_release(f);
+        ngx_http_llm_answer_release(a);
     }
 
     return NGX_OK;
 }
 
 
+/* readers may be shown it from now on */
+
 static void
-ngx_http_llm_answer_release(ngx_http_llm_flight_t *f)
+ngx_http_llm_answer_release(ngx_http_llm_attempt_t *a)
 {
+    ngx_http_llm_flight_t  *f;
+
+    f = a->flight;
+
+    if (f->released) {
+        return;
+    }
+
     f->released = 1;
+
+    if (f->status < NGX_HTTP_BAD_REQUEST) {
+        a->first_at = ngx_current_msec;
+        ngx_http_llm_breaker_good(a);
+    }
 }
 
 
@@ -459,10 +353,10 @@ ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a)
     if (!f->ended) {
 
         if (a->error && !(a->head && a->whole)) {
-            ngx_http_llm_fail(f, a->ctx, a->error);
+            ngx_http_llm_answer_failed(a, a->error);
 
         } else if (!a->head) {
-            ngx_http_llm_fail(f, a->ctx, "internal");
+            ngx_http_llm_answer_failed(a, "internal");
 
         } else if (f->stream) {
             ngx_http_llm_answer_end_stream(a);
@@ -470,9 +364,42 @@ ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a)
         } else {
             ngx_http_llm_answer_end_plain(a);
         }
+
+    } else if (f->told) {
+        ngx_http_llm_breaker_bad(a, a->told);
+    }
+
+    if (f->ended && !f->failed && f->status < NGX_HTTP_BAD_REQUEST) {
+        ngx_http_llm_answer_learn(a);
     }
 
     ngx_http_llm_flight_wake(f);
+}
+
+
+/* what the answer tells of the next ones */
+
+static void
+ngx_http_llm_answer_learn(ngx_http_llm_attempt_t *a)
+{
+    ngx_uint_t                 i;
+    llm_answer_t              *answer;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    ngx_http_llm_breaker_good(a);
+    ngx_http_llm_balance_learn(a);
+
+    answer = &a->flight->answer;
+
+    if (answer->nbound == 0) {
+        return;
+    }
+
+    lmcf = ngx_http_get_module_main_conf(a->request, ngx_http_llm_module);
+
+    for (i = 0; i < answer->nbound; i++) {
+        ngx_http_llm_bound_put(lmcf, answer->bound[i], a->provider);
+    }
 }
 
 
@@ -493,7 +420,7 @@ ngx_http_llm_answer_end_stream(ngx_http_llm_attempt_t *a)
     }
 
     if (a->error) {
-        ngx_http_llm_fail(f, a->ctx, a->error);
+        ngx_http_llm_answer_failed(a, a->error);
         return;
     }
 
@@ -507,20 +434,21 @@ ngx_http_llm_answer_end_stream(ngx_http_llm_attempt_t *a)
 
         f->end_marker = 1;
         f->ended = 1;
-        ngx_http_llm_answer_release(f);
+        ngx_http_llm_answer_release(a);
         return;
     }
 
     ngx_log_error(NGX_LOG_ERR, a->request->connection->log, 0,
                   "llm: provider \"%V\" cut its answer", &a->provider->name);
 
-    ngx_http_llm_fail(f, a->ctx, "truncated");
+    ngx_http_llm_answer_failed(a, "truncated");
 }
 
 
 static void
 ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
 {
+    llm_str_t               body;
     ngx_http_llm_flight_t  *f;
 
     f = a->flight;
@@ -530,17 +458,17 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
                       "llm: provider \"%V\" cut its answer",
                       &a->provider->name);
 
-        ngx_http_llm_fail(f, a->ctx, a->error ? a->error : "truncated");
+        ngx_http_llm_answer_failed(a, a->error ? a->error : "truncated");
         return;
     }
 
     if (a->error) {
-        ngx_http_llm_fail(f, a->ctx, a->error);
+        ngx_http_llm_answer_failed(a, a->error);
         return;
     }
 
     if (ngx_http_llm_answer_facts(a) != NGX_OK) {
-        ngx_http_llm_fail(f, a->ctx, "internal");
+        ngx_http_llm_answer_failed(a, "internal");
         return;
     }
 
@@ -556,21 +484,49 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
 
         /* an error that calls itself 200 */
 
-        if (ngx_http_llm_answer_auth(a, f->answer.status)) {
-            ngx_http_llm_fail(f, a->ctx, "provider_auth");
-            return;
+        if (ngx_http_llm_answer_gather(f, a->request->pool, &body) == NGX_OK) {
+            ngx_http_llm_answer_class(a, f->answer.status, &body);
+            ngx_http_llm_answer_words(f, &body);
         }
 
-        if (ngx_http_llm_answer_gather(f, NULL, &f->error_body) != NGX_OK) {
-            f->error_body.len = 0;
-        }
+        ngx_http_llm_answer_failed(a, "upstream_error");
+        return;
 
-        ngx_http_llm_fail(f, a->ctx, "upstream_error");
+    } else if (!f->answer.terminal && !f->released
+               && ngx_http_llm_answer_object(f))
+    {
+        /* HTTP says that it is whole, and its content says that it is not */
+
+        ngx_log_error(NGX_LOG_ERR, a->request->connection->log, 0,
+                      "llm: provider \"%V\" cut its JSON",
+                      &a->provider->name);
+
+        ngx_http_llm_answer_failed(a, "truncated");
         return;
     }
 
     f->ended = 1;
-    ngx_http_llm_answer_release(f);
+    ngx_http_llm_answer_release(a);
+}
+
+
+/* does what is held begin as all answers do?  Other things pass as they are */
+
+static ngx_uint_t
+ngx_http_llm_answer_object(ngx_http_llm_flight_t *f)
+{
+    u_char                *p;
+    ngx_http_llm_block_t  *b;
+
+    for (b = f->first; b; b = b->next) {
+        for (p = b->start; p < b->last; p++) {
+            if (*p != ' ' && *p != '\t' && *p != CR && *p != LF) {
+                return *p == '{';
+            }
+        }
+    }
+
+    return 0;
 }
 
 
@@ -635,123 +591,63 @@ ngx_http_llm_answer_refused(ngx_http_llm_attempt_t *a)
 
     f = a->flight;
 
-    if (a->asked_usage && !a->request->connection->error) {
-
-        if (ngx_http_llm_answer_gather(f, a->request->pool, &body) != NGX_OK) {
-            return NGX_DECLINED;
-        }
-
-        if (a->provider->dialect->rejected(f->status, &body)) {
-
-            ngx_log_error(NGX_LOG_WARN, a->request->connection->log, 0,
-                          "llm: provider \"%V\" refuses stream_options, "
-                          "usage of its streams will not be known",
-                          &a->provider->name);
-
-            a->provider->no_stream_options = 1;
-
-            ngx_http_llm_attempt_cleanup(a);
-            ngx_http_llm_flight_reset(f);
-            a->ctx->error_status = 0;
-
-            if (ngx_http_llm_attempt_start(a->ctx) != NGX_OK) {
-                ngx_http_llm_fail(f, a->ctx, "internal");
-            }
-
-            return NGX_OK;
-        }
+    if (ngx_http_llm_answer_gather(f, a->request->pool, &body) != NGX_OK) {
+        return NGX_DECLINED;
     }
 
-    if (ngx_http_llm_answer_auth(a, f->status)) {
-        ngx_http_llm_fail(f, a->ctx, "provider_auth");
+    if (ngx_http_llm_answer_no_options(a, &body) == NGX_OK) {
         return NGX_OK;
     }
 
-    return NGX_DECLINED;
+    ngx_http_llm_answer_class(a, f->status, &body);
+
+    if (a->told >= LLM_FAIL_AUTH) {
+        ngx_http_llm_answer_failed(a, "upstream_error");
+        return NGX_OK;
+    }
+
+    return ngx_http_llm_retry(a, a->told);
 }
 
 
-/* does it speak of our key?  Its words may quote it: they are not shown */
-
-static ngx_uint_t
-ngx_http_llm_answer_auth(ngx_http_llm_attempt_t *a, ngx_uint_t status)
-{
-    if (a->provider->key_source != NGX_HTTP_LLM_KEY_OURS
-        || (status != NGX_HTTP_UNAUTHORIZED && status != NGX_HTTP_FORBIDDEN))
-    {
-        return 0;
-    }
-
-    ngx_log_error(NGX_LOG_ERR, a->request->connection->log, 0,
-                  "llm: provider \"%V\" refused our key with status %ui",
-                  &a->provider->name, status);
-
-    a->flight->answer.failed = 0;
-
-    return 1;
-}
-
-
-/*
- * A head ping has promised a stream, and there is none: what the provider
- * says instead is told in-band, its own words as the message.
- */
-
-void
-ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx)
-{
-    llm_str_t               body, *from;
-    llm_json_value_t        error, message;
-    ngx_http_llm_flight_t  *f;
-
-    static llm_str_t        name = llm_string("error");
-    static llm_str_t        text = llm_string("message");
-
-    f = ctx->flight;
-    from = &f->error_body;
-
-    if (!f->failed) {
-
-        if (f->status < NGX_HTTP_BAD_REQUEST) {
-            ngx_http_llm_fail(f, ctx, "not_a_stream");
-            return;
-        }
-
-        f->answer.failed = 1;
-        f->answer.status = f->status;
-
-        ngx_http_llm_fail(f, ctx, "upstream_error");
-        ctx->error = NULL;
-
-        if (ngx_http_llm_answer_gather(f, ctx->request->pool, &body)
-            != NGX_OK)
-        {
-            return;
-        }
-
-        from = &body;
-    }
-
-    if (llm_json_scan(from, LLM_JSON_DEPTH_MAX, &name, &error, 1, NULL)
-        != LLM_OK
-        || llm_json_find(&error.raw, &text, &message, 1) != LLM_OK
-        || message.type != LLM_JSON_STRING)
-    {
-        return;
-    }
-
-    body.data = ngx_pnalloc(ctx->request->pool, message.raw.len);
-
-    if (body.data) {
-        body.len = llm_json_unescape(body.data, &message);
-        f->error.message = body;
-    }
-}
-
-
-/* the held bytes in one piece, from the pool or, without one, the heap */
+/* does it complain of the stream_options that we have added? */
 
 static ngx_int_t
+ngx_http_llm_answer_no_options(ngx_http_llm_attempt_t *a, llm_str_t *body)
+{
+    ngx_http_llm_flight_t  *f;
+
+    f = a->flight;
+
+    if (!a->asked_usage
+        || a->request->connection->error
+        || !a->provider->dialect->rejected(f->status, body))
+    {
+        return NGX_DECLINED;
+    }
+
+    ngx_log_error(NGX_LOG_WARN, a->request->connection->log, 0,
+                  "llm: provider \"%V\" refuses stream_options, "
+                  "usage of its streams will not be known",
+                  &a->provider->name);
+
+    a->provider->no_stream_options = 1;
+
+    ngx_http_llm_attempt_cleanup(a);
+    ngx_http_llm_flight_reset(f);
+    a->ctx->error_status = 0;
+
+    if (ngx_http_llm_attempt_start(a->ctx) != NGX_OK) {
+        ngx_http_llm_fail(f, a->ctx, "internal");
+    }
+
+    return NGX_OK;
+}
+
+
+/* the held bytes in one piece */
+
+ngx_int_t
 ngx_http_llm_answer_gather(ngx_http_llm_flight_t *f, ngx_pool_t *pool,
     llm_str_t *out)
 {
@@ -761,7 +657,7 @@ ngx_http_llm_answer_gather(ngx_http_llm_flight_t *f, ngx_pool_t *pool,
 
     len = f->appended - f->trimmed;
 
-    p = pool ? ngx_pnalloc(pool, len) : ngx_alloc(len, ngx_cycle->log);
+    p = ngx_pnalloc(pool, len);
     if (p == NULL) {
         return NGX_ERROR;
     }

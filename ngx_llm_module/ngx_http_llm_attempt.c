@@ -73,8 +73,8 @@ ngx_http_llm_attempt_start(ngx_http_llm_ctx_t *ctx)
 
     a->ctx = ctx;
     a->flight = ctx->flight;
+    a->target = ctx->target;
     a->provider = p;
-    a->model = ctx->target->model;
 
     for (i = 0; i < NGX_HTTP_LLM_T_MAX; i++) {
         a->timeout[i] = llcf->timeout[i] != NGX_CONF_UNSET_MSEC
@@ -85,6 +85,9 @@ ngx_http_llm_attempt_start(ngx_http_llm_ctx_t *ctx)
     a->flight->answer.endpoint = ctx->endpoint;
     a->flight->answer.structured = ctx->rq.structured;
     a->flight->answer.hide_usage = 1;
+    a->flight->answer.want_bound = ctx->targets->mixed;
+
+    llm_wait_init(&a->wait);
 
     if (ngx_http_subrequest(r, &r->uri, &r->args, &sr, ps,
                             NGX_HTTP_SUBREQUEST_BACKGROUND
@@ -111,7 +114,7 @@ ngx_http_llm_attempt_start(ngx_http_llm_ctx_t *ctx)
 
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "llm attempt %ui: \"%V\" model \"%V\"",
-                   ctx->attempts, &p->name, &a->model);
+                   ctx->attempts, &p->name, &a->target->model);
 
     return NGX_OK;
 }
@@ -233,23 +236,37 @@ ngx_http_llm_attempt_create_request(ngx_http_request_t *r)
 static ngx_chain_t *
 ngx_http_llm_attempt_body(ngx_http_llm_attempt_t *a, off_t *length)
 {
-    size_t               offset;
-    ngx_buf_t           *b;
-    ngx_uint_t           i;
-    llm_uint_t           n;
-    ngx_chain_t         *out, **ll, *cl;
-    llm_change_t         change;
-    llm_splice_t         splices[LLM_SPLICES];
-    ngx_http_llm_ctx_t  *ctx;
+    size_t                 offset;
+    ngx_buf_t             *b;
+    ngx_str_t              model;
+    ngx_uint_t             i;
+    llm_uint_t             n;
+    ngx_chain_t           *out, **ll, *cl;
+    llm_change_t           change;
+    llm_splice_t           splices[LLM_SPLICES];
+    ngx_http_llm_ctx_t    *ctx;
+    ngx_http_llm_price_t  *m;
     struct {
-        u_char          *pos;
-        u_char          *last;
+        u_char            *pos;
+        u_char            *last;
     } piece[2 * LLM_SPLICES + 1];
 
     ctx = a->ctx;
 
-    change.model.len = a->model.len;
-    change.model.data = a->model.data;
+    change.model.len = a->target->model.len;
+    change.model.data = a->target->model.data;
+    change.max_output = 0;
+
+    if (ctx->tried) {
+
+        /* what the client asks of the first is not to break a stand-in */
+
+        model = ngx_http_llm_target_model(ctx, a->target);
+        m = ngx_http_llm_model_facts(a->provider, &model);
+
+        change.max_output = m ? m->max_output : 0;
+    }
+
     change.ask_usage = ctx->rq.stream && !ctx->rq.usage_asked
                        && a->provider->stream_usage
                        && !a->provider->no_stream_options;
@@ -450,6 +467,12 @@ ngx_http_llm_attempt_done(ngx_http_request_t *r, void *data, ngx_int_t rc)
 
         } else if (a->provider->named == NULL && a->provider->naddrs == 0) {
             a->error = "upstream_dns";
+
+        } else if (a->provider->tls && !u->request_sent && u->state
+                   && rc != NGX_HTTP_GATEWAY_TIME_OUT
+                   && u->state->connect_time != (ngx_msec_t) -1)
+        {
+            a->error = "upstream_tls";
 
         } else if (!u->request_sent) {
             a->error = (rc == NGX_HTTP_GATEWAY_TIME_OUT)

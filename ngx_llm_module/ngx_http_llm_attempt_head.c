@@ -12,11 +12,16 @@
 #include "ngx_http_llm_module.h"
 
 
+#define NGX_HTTP_LLM_WAIT_NAME  64
+
+
 static ngx_int_t ngx_http_llm_attempt_whole_head(ngx_http_request_t *r,
     ngx_http_upstream_t *u);
 static ngx_int_t ngx_http_llm_attempt_keep_head(ngx_http_request_t *r,
     ngx_http_upstream_t *u, u_char *last);
 static ngx_int_t ngx_http_llm_attempt_header(ngx_http_llm_attempt_t *a,
+    ngx_table_elt_t *h);
+static void ngx_http_llm_attempt_wait(ngx_http_llm_attempt_t *a,
     ngx_table_elt_t *h);
 
 
@@ -173,6 +178,12 @@ ngx_http_llm_attempt_header(ngx_http_llm_attempt_t *a, ngx_table_elt_t *h)
     h->key.data = a->head_to + (h->key.data - a->head_from);
     h->value.data = a->head_to + (h->value.data - a->head_from);
 
+    if (a->request->upstream->headers_in.status_n >= NGX_HTTP_BAD_REQUEST
+        && h->key.len <= NGX_HTTP_LLM_WAIT_NAME)
+    {
+        ngx_http_llm_attempt_wait(a, h);
+    }
+
     if (h->key.len == 12 && h->lowcase_key
         && ngx_strncmp(h->lowcase_key, "content-type", 12) == 0)
     {
@@ -225,4 +236,30 @@ ngx_http_llm_attempt_header(ngx_http_llm_attempt_t *a, ngx_table_elt_t *h)
     }
 
     return NGX_OK;
+}
+
+
+/* does it say when to come back? */
+
+static void
+ngx_http_llm_attempt_wait(ngx_http_llm_attempt_t *a, ngx_table_elt_t *h)
+{
+    u_char       lowcase[NGX_HTTP_LLM_WAIT_NAME];
+    uint64_t     now;
+    llm_str_t    name, value;
+    ngx_time_t  *tp;
+
+    tp = ngx_timeofday();
+    now = (uint64_t) tp->sec * 1000 + tp->msec;
+
+    /* nginx lowers names of up to 32 bytes, and some of these are longer */
+
+    ngx_strlow(lowcase, h->key.data, h->key.len);
+
+    name.len = h->key.len;
+    name.data = lowcase;
+    value.len = h->value.len;
+    value.data = h->value.data;
+
+    llm_wait_header(&a->wait, &name, &value, now);
 }

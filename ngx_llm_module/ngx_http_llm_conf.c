@@ -11,8 +11,14 @@
 #include "ngx_http_llm_module.h"
 
 
-static char *ngx_http_llm_targets(ngx_conf_t *cf, ngx_array_t *targets,
-    ngx_str_t *value, ngx_uint_t n);
+static char *ngx_http_llm_targets(ngx_conf_t *cf,
+    ngx_http_llm_targets_t *targets, ngx_str_t *value, ngx_uint_t n);
+static char *ngx_http_llm_target(ngx_conf_t *cf, ngx_http_llm_target_t *t,
+    ngx_str_t *value);
+static char *ngx_http_llm_balance_set(ngx_conf_t *cf,
+    ngx_http_llm_targets_t *targets, ngx_str_t *value, ngx_uint_t n);
+static char *ngx_http_llm_weights(ngx_conf_t *cf,
+    ngx_http_llm_targets_t *targets, ngx_str_t *value);
 
 
 static char  *ngx_http_llm_timeout_names[] = {
@@ -67,7 +73,7 @@ ngx_http_llm_model(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_llm_main_conf_t *lmcf = conf;
 
     ngx_str_t             *value, pattern;
-    ngx_uint_t             i, prefix;
+    ngx_uint_t             i, n, prefix;
     ngx_http_llm_route_t  *route;
 
     value = cf->args->elts;
@@ -112,53 +118,225 @@ ngx_http_llm_model(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     route->file = cf->conf_file->file.name.data;
     route->line = cf->conf_file->line;
 
-    if (ngx_array_init(&route->targets, cf->pool, 1,
-                       sizeof(ngx_http_llm_target_t))
-        != NGX_OK)
+    ngx_memzero(&route->targets, sizeof(ngx_http_llm_targets_t));
+
+    route->targets.name.data = value[1].data;
+    route->targets.name.len = value[1].len;
+
+    for (n = 2; n < cf->args->nelts; n++) {
+        if (ngx_strncmp(value[n].data, "balance=", 8) == 0
+            || ngx_strncmp(value[n].data, "weights=", 8) == 0)
+        {
+            break;
+        }
+    }
+
+    if (n == 2) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no target of model pattern \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_llm_targets(cf, &route->targets, &value[2], n - 2)
+        != NGX_CONF_OK)
     {
         return NGX_CONF_ERROR;
     }
 
-    return ngx_http_llm_targets(cf, &route->targets, &value[2],
-                                cf->args->nelts - 2);
+    return ngx_http_llm_balance_set(cf, &route->targets, &value[n],
+                                    cf->args->nelts - n);
 }
 
 
 static char *
-ngx_http_llm_targets(ngx_conf_t *cf, ngx_array_t *targets, ngx_str_t *value,
-    ngx_uint_t n)
+ngx_http_llm_targets(ngx_conf_t *cf, ngx_http_llm_targets_t *targets,
+    ngx_str_t *value, ngx_uint_t n)
 {
-    u_char                 *colon, *last;
+    ngx_uint_t              i, k;
     ngx_http_llm_target_t  *t;
 
-    if (n > 1) {
+    if (n > NGX_HTTP_LLM_TARGETS_MAX) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "more than one target (\"%V\") is not supported "
-                           "by this version", &value[1]);
+                           "more than %d targets", NGX_HTTP_LLM_TARGETS_MAX);
         return NGX_CONF_ERROR;
     }
 
-    t = ngx_array_push(targets);
+    t = ngx_pcalloc(cf->pool, n * sizeof(ngx_http_llm_target_t));
     if (t == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    ngx_memzero(t, sizeof(ngx_http_llm_target_t));
+    targets->target = t;
+    targets->n = n;
 
-    t->text = value[0];
+    for (i = 0; i < n; i++) {
+
+        if (ngx_http_llm_target(cf, &t[i], &value[i]) != NGX_CONF_OK) {
+            return NGX_CONF_ERROR;
+        }
+
+        for (k = 0; k < i; k++) {
+            if (t[k].text.len == t[i].text.len
+                && ngx_strncmp(t[k].text.data, t[i].text.data, t[i].text.len)
+                   == 0)
+            {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "duplicate target \"%V\"", &value[i]);
+                return NGX_CONF_ERROR;
+            }
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* provider, or provider:model */
+
+static char *
+ngx_http_llm_target(ngx_conf_t *cf, ngx_http_llm_target_t *t,
+    ngx_str_t *value)
+{
+    u_char  *colon, *last;
+
+    t->text = *value;
+    t->weight = 1;
 
     last = t->text.data + t->text.len;
     colon = ngx_strlchr(t->text.data, last, ':');
 
     if (t->text.len == 0 || colon == t->text.data || colon == last - 1) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid target \"%V\"", &value[0]);
+                           "invalid target \"%V\"", value);
         return NGX_CONF_ERROR;
     }
 
     if (colon) {
         t->model.data = colon + 1;
         t->model.len = last - colon - 1;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* "balance=" and "weights=", behind the targets */
+
+static char *
+ngx_http_llm_balance_set(ngx_conf_t *cf, ngx_http_llm_targets_t *targets,
+    ngx_str_t *value, ngx_uint_t n)
+{
+    ngx_str_t   s, *weights, *balance;
+    ngx_uint_t  i, k;
+
+    static ngx_str_t  names[] = {
+        ngx_string("order"),
+        ngx_string("weight"),
+        ngx_string("latency"),
+        ngx_string("cost"),
+        ngx_string("hash")
+    };
+
+    weights = NULL;
+    balance = NULL;
+
+    for (i = 0; i < n; i++) {
+
+        if (ngx_strncmp(value[i].data, "weights=", 8) == 0
+            && weights == NULL)
+        {
+            weights = &value[i];
+            continue;
+        }
+
+        if (ngx_strncmp(value[i].data, "balance=", 8) != 0 || balance) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        balance = &value[i];
+        s.data = value[i].data + 8;
+        s.len = value[i].len - 8;
+
+        for (k = 0; k < sizeof(names) / sizeof(names[0]); k++) {
+            if (s.len == names[k].len
+                && ngx_strncmp(s.data, names[k].data, s.len) == 0)
+            {
+                break;
+            }
+        }
+
+        if (k == sizeof(names) / sizeof(names[0])) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "unknown balance \"%V\", it must be \"order\","
+                               " \"weight\", \"latency\", \"cost\" or "
+                               "\"hash\"", &s);
+            return NGX_CONF_ERROR;
+        }
+
+        targets->balance = k;
+    }
+
+    if (weights == NULL) {
+        return NGX_CONF_OK;
+    }
+
+    if (balance && targets->balance != NGX_HTTP_LLM_BALANCE_WEIGHT) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" contradicts \"%V\"", weights, balance);
+        return NGX_CONF_ERROR;
+    }
+
+    targets->balance = NGX_HTTP_LLM_BALANCE_WEIGHT;
+
+    return ngx_http_llm_weights(cf, targets, weights);
+}
+
+
+static char *
+ngx_http_llm_weights(ngx_conf_t *cf, ngx_http_llm_targets_t *targets,
+    ngx_str_t *value)
+{
+    u_char     *p, *last, *comma;
+    ngx_int_t   w;
+    ngx_uint_t  n;
+
+    p = value->data + 8;
+    last = value->data + value->len;
+
+    for (n = 0; /* void */; n++) {
+
+        comma = ngx_strlchr(p, last, ',');
+
+        if (comma == NULL) {
+            comma = last;
+        }
+
+        w = ngx_atoi(p, comma - p);
+
+        if (w == NGX_ERROR || w == 0 || w > 1000) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid weight in \"%V\"", value);
+            return NGX_CONF_ERROR;
+        }
+
+        if (n < targets->n) {
+            targets->target[n].weight = w;
+        }
+
+        if (comma == last) {
+            break;
+        }
+
+        p = comma + 1;
+    }
+
+    if (n + 1 != targets->n) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "%ui weights for %ui targets in \"%V\"",
+                           n + 1, targets->n, value);
+        return NGX_CONF_ERROR;
     }
 
     return NGX_CONF_OK;
@@ -172,12 +350,16 @@ ngx_http_llm_adapter(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     ngx_str_t                 *value;
     ngx_http_core_loc_conf_t  *clcf;
+    ngx_http_llm_main_conf_t  *lmcf;
 
     if (llcf->adapter != NGX_CONF_UNSET_UINT) {
         return "is duplicate";
     }
 
     value = cf->args->elts;
+
+    lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+    lmcf->used = 1;
 
     llcf->own = 1;
     llcf->file = cf->conf_file->file.name.data;
@@ -204,11 +386,12 @@ ngx_http_llm_adapter(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
         llcf->adapter = NGX_HTTP_LLM_TARGETS;
 
-        llcf->targets = ngx_array_create(cf->pool, 1,
-                                         sizeof(ngx_http_llm_target_t));
+        llcf->targets = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_targets_t));
         if (llcf->targets == NULL) {
             return NGX_CONF_ERROR;
         }
+
+        ngx_str_set(&llcf->targets->name, "llm_adapter");
 
         if (ngx_http_llm_targets(cf, llcf->targets, &value[1],
                                  cf->args->nelts - 1)
@@ -361,6 +544,106 @@ invalid:
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid parameter \"%V\"",
                        &value[2]);
+
+    return NGX_CONF_ERROR;
+}
+
+
+char *
+ngx_http_llm_retry_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_loc_conf_t *llcf = conf;
+
+    u_char      *dots;
+    ngx_int_t    n, max;
+    ngx_str_t   *value, s;
+    ngx_uint_t   i;
+
+    if (llcf->attempts != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    /* what is not said has its default, whatever the level above says */
+
+    llcf->attempts = 3;
+    llcf->backoff_min = 200;
+    llcf->backoff_max = 5000;
+    llcf->budget = 20;
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strncmp(value[i].data, "attempts=", 9) == 0) {
+
+            n = ngx_atoi(value[i].data + 9, value[i].len - 9);
+
+            if (n == NGX_ERROR || n == 0 || n > NGX_HTTP_LLM_ATTEMPTS_MAX) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "invalid \"%V\", it must be from 1 to %d",
+                                   &value[i], NGX_HTTP_LLM_ATTEMPTS_MAX);
+                return NGX_CONF_ERROR;
+            }
+
+            llcf->attempts = n;
+            continue;
+        }
+
+        if (ngx_strncmp(value[i].data, "backoff=", 8) == 0) {
+
+            s.data = value[i].data + 8;
+            s.len = value[i].len - 8;
+
+            dots = ngx_strnstr(s.data, "..", s.len);
+
+            if (dots == NULL) {
+                goto invalid;
+            }
+
+            max = s.len - (dots + 2 - s.data);
+            s.len = dots - s.data;
+
+            n = ngx_parse_time(&s, 0);
+
+            s.data = dots + 2;
+            s.len = max;
+
+            max = ngx_parse_time(&s, 0);
+
+            if (n == NGX_ERROR || n == 0 || max == NGX_ERROR || max < n) {
+                goto invalid;
+            }
+
+            llcf->backoff_min = n;
+            llcf->backoff_max = max;
+            continue;
+        }
+
+        if (ngx_strncmp(value[i].data, "budget=", 7) == 0) {
+
+            if (value[i].data[value[i].len - 1] != '%') {
+                goto invalid;
+            }
+
+            n = ngx_atoi(value[i].data + 7, value[i].len - 8);
+
+            if (n == NGX_ERROR || n > 1000) {
+                goto invalid;
+            }
+
+            llcf->budget = n;
+            continue;
+        }
+
+        goto invalid;
+    }
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid parameter \"%V\"",
+                       &value[i]);
 
     return NGX_CONF_ERROR;
 }

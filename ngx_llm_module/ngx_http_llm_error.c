@@ -210,6 +210,10 @@ ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx)
 
     r = ctx->request;
 
+    if (ngx_http_llm_retry_headers(ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
 
     if (!llcf->headers) {
@@ -234,7 +238,9 @@ ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx)
                                            &ctx->passthrough->name);
     }
 
-    if (ctx->attempt == NULL) {
+    /* with a head ping it is not known yet who will answer */
+
+    if (ctx->attempt == NULL || ctx->reader.head_only) {
         return NGX_OK;
     }
 
@@ -245,12 +251,7 @@ ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    value = ctx->attempt->model;
-
-    if (value.len == 0) {
-        value.len = ctx->rq.model.len;
-        value.data = ctx->rq.model.data;
-    }
+    value = ngx_http_llm_target_model(ctx, ctx->attempt->target);
 
     if (value.len
         && ngx_http_llm_add_header_str(r, "X-LLM-Model", &value) != NGX_OK)
@@ -280,7 +281,6 @@ ngx_http_llm_error_dialect(ngx_http_request_t *r)
     llm_str_t                 path, id;
     const llm_dialect_t      *dialect;
     ngx_http_llm_ctx_t       *ctx;
-    ngx_http_llm_target_t    *target;
     ngx_http_llm_loc_conf_t  *llcf;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
@@ -306,8 +306,7 @@ ngx_http_llm_error_dialect(ngx_http_request_t *r)
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
 
     if (llcf->targets) {
-        target = llcf->targets->elts;
-        return target->provider->dialect;
+        return llcf->targets->target->provider->dialect;
     }
 
     if (llcf->passthrough) {
@@ -429,6 +428,15 @@ ngx_http_llm_error_header_filter(ngx_http_request_t *r)
     }
 
     r->headers_out.content_length_n = out.len;
+
+    /* limit_req and its kin do not say when: soon */
+
+    if ((page->status == NGX_HTTP_TOO_MANY_REQUESTS
+         || page->status == NGX_HTTP_SERVICE_UNAVAILABLE)
+        && ctx->wait == 0)
+    {
+        ctx->wait = 1000;
+    }
 
     if (ngx_http_llm_own_headers(ctx) != NGX_OK) {
         return NGX_ERROR;

@@ -77,10 +77,6 @@ ngx_http_llm_flight_free(ngx_http_llm_flight_t *f)
         ngx_http_llm_block_free(b);
     }
 
-    if (f->error_body.data) {
-        ngx_free(f->error_body.data);
-    }
-
     ngx_free(f);
 }
 
@@ -111,10 +107,35 @@ ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f)
         rd->record = 0;
     }
 
+    ngx_http_llm_flight_forget(f);
+
     f->head = 0;
     f->stream = 0;
+    f->ids = 0;
+    f->status = 0;
     f->content_length = -1;
+    ngx_str_null(&f->content_type);
     f->base = f->appended;
+}
+
+
+/* the words of an error */
+
+void
+ngx_http_llm_flight_forget(ngx_http_llm_flight_t *f)
+{
+    if (f->error_body.data) {
+        ngx_free(f->error_body.data);
+        f->error_body.data = NULL;
+        f->error_body.len = 0;
+    }
+
+    if (f->words.data) {
+        ngx_free(f->words.data);
+        f->words.data = NULL;
+        f->words.len = 0;
+        f->words_code = NULL;
+    }
 }
 
 

@@ -424,7 +424,9 @@ ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_DECLINED;
     }
 
-    if (ctx->target->provider->dialect != ctx->dialect) {
+    ngx_http_llm_balance(ctx);
+
+    if (ctx->norder == 0) {
         ctx->error = "dialect";
         err->status = NGX_HTTP_BAD_REQUEST;
         err->code = "unsupported_dialect";
@@ -440,15 +442,15 @@ ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    ngx_http_llm_reader_attach(ctx);
+    rc = ngx_http_llm_retry_first(ctx, err);
 
-    if (ngx_http_llm_attempt_start(ctx) != NGX_OK
-        || ngx_http_llm_watch_client(r) != NGX_OK)
-    {
-        return NGX_ERROR;
+    if (rc != NGX_OK) {
+        return rc;
     }
 
-    return NGX_OK;
+    ngx_http_llm_reader_attach(ctx);
+
+    return ngx_http_llm_watch_client(r);
 }
 
 
@@ -524,10 +526,15 @@ ngx_http_llm_cleanup(void *data)
         ctx->header_in = NULL;
     }
 
+    if (ctx->backoff.timer_set) {
+        ngx_del_timer(&ctx->backoff);
+    }
+
     if (ctx->attempt) {
         ngx_http_llm_attempt_cleanup(ctx->attempt);
     }
 
+    ngx_http_llm_breaker_release(ctx);
     ngx_http_llm_reader_cleanup(ctx);
     ngx_http_llm_facts(ctx);
 }

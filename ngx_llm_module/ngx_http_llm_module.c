@@ -13,9 +13,6 @@ static ngx_int_t ngx_http_llm_preconfiguration(ngx_conf_t *cf);
 static ngx_int_t ngx_http_llm_postconfiguration(ngx_conf_t *cf);
 static void *ngx_http_llm_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf);
-static ngx_int_t ngx_http_llm_same_host(ngx_conf_t *cf,
-    ngx_http_llm_main_conf_t *lmcf, ngx_uint_t direct, u_char *file,
-    ngx_uint_t line);
 static void *ngx_http_llm_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
@@ -23,8 +20,6 @@ static char *ngx_http_llm_merge_adapter(ngx_conf_t *cf,
     ngx_http_llm_loc_conf_t *prev, ngx_http_llm_loc_conf_t *conf);
 static char *ngx_http_llm_merge_passthrough(ngx_conf_t *cf,
     ngx_http_llm_loc_conf_t *conf);
-static ngx_int_t ngx_http_llm_resolve_target(ngx_conf_t *cf,
-    ngx_http_llm_target_t *t, u_char *file, ngx_uint_t line);
 static ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
 static void ngx_http_llm_exit_process(ngx_cycle_t *cycle);
 
@@ -52,6 +47,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       0,
       NULL },
 
+    { ngx_string("llm_adapter_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_llm_zone_set,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("llm_adapter"),
       NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_HTTP_LMT_CONF|NGX_CONF_1MORE,
       ngx_http_llm_adapter,
@@ -69,6 +71,13 @@ static ngx_command_t  ngx_http_llm_commands[] = {
     { ngx_string("llm_adapter_timeout"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
       ngx_http_llm_timeout,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter_retry"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_llm_retry_set,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -156,7 +165,9 @@ ngx_http_llm_postconfiguration(ngx_conf_t *cf)
     /* the swallowing filter is the last to be added, and so the first to see
      * what an attempt puts out */
 
-    if (ngx_http_llm_error_filter_init(cf) != NGX_OK) {
+    if (ngx_http_llm_check_loops(cf) != NGX_OK
+        || ngx_http_llm_error_filter_init(cf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -179,6 +190,12 @@ ngx_http_llm_create_main_conf(ngx_conf_t *cf)
         != NGX_OK
         || ngx_array_init(&lmcf->routes, cf->pool, 8,
                           sizeof(ngx_http_llm_route_t))
+           != NGX_OK
+        || ngx_array_init(&lmcf->sets, cf->pool, 8,
+                          sizeof(ngx_http_llm_targets_t *))
+           != NGX_OK
+        || ngx_array_init(&lmcf->adapters, cf->pool, 8,
+                          sizeof(ngx_http_llm_place_t))
            != NGX_OK)
     {
         return NULL;
@@ -194,9 +211,8 @@ ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_http_llm_main_conf_t *lmcf = conf;
 
     ngx_str_t                  name;
-    ngx_uint_t                 i, k, n;
+    ngx_uint_t                 i, n;
     ngx_http_llm_route_t      *route;
-    ngx_http_llm_target_t     *target;
     ngx_http_llm_provider_t  **p;
 
     lmcf->started = ngx_time();
@@ -207,6 +223,8 @@ ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
     if (lmcf->request_id == NGX_ERROR) {
         return NGX_CONF_ERROR;
     }
+
+    ngx_http_llm_resolve_main_conf(cf, lmcf);
 
     n = lmcf->providers.nelts;
 
@@ -221,15 +239,11 @@ ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
     route = lmcf->routes.elts;
 
     for (i = 0; i < lmcf->routes.nelts; i++) {
-        target = route[i].targets.elts;
-
-        for (k = 0; k < route[i].targets.nelts; k++) {
-            if (ngx_http_llm_resolve_target(cf, &target[k], route[i].file,
-                                            route[i].line)
-                != NGX_OK)
-            {
-                return NGX_CONF_ERROR;
-            }
+        if (ngx_http_llm_targets_ready(cf, &route[i].targets, route[i].file,
+                                       route[i].line)
+            != NGX_OK)
+        {
+            return NGX_CONF_ERROR;
         }
     }
 
@@ -237,64 +251,8 @@ ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    return NGX_CONF_OK;
-}
-
-
-/*
- * A client's key is for one host: the name of a model must not send it to
- * another.  All providers count if "direct" lets a client name any of them.
- */
-
-static ngx_int_t
-ngx_http_llm_same_host(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf,
-    ngx_uint_t direct, u_char *file, ngx_uint_t line)
-{
-    ngx_uint_t                  i, n;
-    ngx_http_llm_route_t       *route;
-    ngx_http_llm_target_t      *target;
-    ngx_http_llm_provider_t    *p, *first, **all;
-
-    first = NULL;
-    route = lmcf->routes.elts;
-    all = lmcf->providers.elts;
-    n = direct ? lmcf->providers.nelts : lmcf->routes.nelts;
-
-    for (i = 0; i < n; i++) {
-
-        if (direct) {
-            p = all[i];
-
-        } else {
-            target = route[i].targets.elts;
-            p = target->provider;
-            file = route[i].file;
-            line = route[i].line;
-        }
-
-        if (p->key_source != NGX_HTTP_LLM_KEY_CLIENT) {
-            continue;
-        }
-
-        if (first == NULL) {
-            first = p;
-            continue;
-        }
-
-        if (first->host.len != p->host.len
-            || ngx_strncasecmp(first->host.data, p->host.data, p->host.len)
-               != 0)
-        {
-            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "providers \"%V\" and \"%V\" have different hosts "
-                          "and \"key client\", a client's key would go to "
-                          "either in %s:%ui",
-                          &first->name, &p->name, file, line);
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
+    return ngx_http_llm_zone_add(cf, lmcf) == NGX_OK ? NGX_CONF_OK
+                                                     : NGX_CONF_ERROR;
 }
 
 
@@ -320,6 +278,10 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
      */
 
     conf->adapter = NGX_CONF_UNSET_UINT;
+    conf->attempts = NGX_CONF_UNSET_UINT;
+    conf->backoff_min = NGX_CONF_UNSET_MSEC;
+    conf->backoff_max = NGX_CONF_UNSET_MSEC;
+    conf->budget = NGX_CONF_UNSET_UINT;
     conf->client_abort = NGX_CONF_UNSET_UINT;
     conf->ping = NGX_CONF_UNSET_MSEC;
     conf->ping_head = NGX_CONF_UNSET_MSEC;
@@ -343,6 +305,10 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_uint_t  i;
 
+    ngx_conf_merge_uint_value(conf->attempts, prev->attempts, 3);
+    ngx_conf_merge_msec_value(conf->backoff_min, prev->backoff_min, 200);
+    ngx_conf_merge_msec_value(conf->backoff_max, prev->backoff_max, 5000);
+    ngx_conf_merge_uint_value(conf->budget, prev->budget, 20);
     ngx_conf_merge_uint_value(conf->client_abort, prev->client_abort,
                               NGX_HTTP_LLM_CANCEL);
     ngx_conf_merge_msec_value(conf->ping, prev->ping, 15000);
@@ -376,9 +342,9 @@ static char *
 ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
     ngx_http_llm_loc_conf_t *conf)
 {
-    ngx_uint_t                 i;
-    ngx_http_llm_target_t     *target;
+    ngx_http_llm_place_t      *place;
     ngx_http_core_loc_conf_t  *clcf;
+    ngx_http_llm_main_conf_t  *lmcf;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
@@ -401,17 +367,15 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
             return NGX_CONF_ERROR;
         }
 
-        if (conf->targets) {
-            target = conf->targets->elts;
-
-            for (i = 0; i < conf->targets->nelts; i++) {
-                if (ngx_http_llm_resolve_target(cf, &target[i], conf->file,
-                                                conf->line)
-                    != NGX_OK)
-                {
-                    return NGX_CONF_ERROR;
-                }
-            }
+        if (conf->targets
+            && (ngx_http_llm_targets_ready(cf, conf->targets, conf->file,
+                                           conf->line)
+                != NGX_OK
+                || ngx_http_llm_targets_same_host(cf, conf->targets,
+                                                  conf->file, conf->line)
+                   != NGX_OK))
+        {
+            return NGX_CONF_ERROR;
         }
 
         if (clcf->noname && prev->prefix.len) {
@@ -437,6 +401,16 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
         return NGX_CONF_OK;
     }
 
+    lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+
+    place = ngx_array_push(&lmcf->adapters);
+    if (place == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    place->cscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+    place->llcf = conf;
+
     if (clcf->post_action.data) {
 
         /* it would run within a request whose attempt may not have ended */
@@ -460,17 +434,15 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
 static char *
 ngx_http_llm_merge_passthrough(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
 {
-    ngx_uint_t                 i;
-    ngx_http_llm_route_t      *route;
-    ngx_http_llm_target_t     *target, t;
-    ngx_http_llm_provider_t   *p, *other;
-    ngx_http_llm_main_conf_t  *lmcf;
+    ngx_http_llm_target_t      t;
+    ngx_http_llm_provider_t   *p;
     ngx_http_upstream_conf_t  *direct;
 
     ngx_memzero(&t, sizeof(ngx_http_llm_target_t));
+
     t.text = conf->passthrough_name;
 
-    if (ngx_http_llm_resolve_target(cf, &t, conf->passthrough_file,
+    if (ngx_http_llm_target_resolve(cf, &t, conf->passthrough_file,
                                     conf->passthrough_line)
         != NGX_OK)
     {
@@ -478,38 +450,8 @@ ngx_http_llm_merge_passthrough(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
     }
 
     p = t.provider;
-    other = NULL;
 
-    if (conf->targets) {
-        target = conf->targets->elts;
-        other = target->provider;
-
-    } else {
-        lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
-        route = lmcf->routes.elts;
-
-        for (i = 0; i < lmcf->routes.nelts; i++) {
-            target = route[i].targets.elts;
-
-            if (target->provider->key_source == NGX_HTTP_LLM_KEY_CLIENT) {
-                other = target->provider;
-                break;
-            }
-        }
-    }
-
-    if (other
-        && other->key_source == NGX_HTTP_LLM_KEY_CLIENT
-        && p->key_source == NGX_HTTP_LLM_KEY_CLIENT
-        && (other->host.len != p->host.len
-            || ngx_strncasecmp(other->host.data, p->host.data, p->host.len)
-               != 0))
-    {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "providers \"%V\" and \"%V\" have different hosts "
-                      "and \"key client\", a client's key would go to "
-                      "either in %s:%ui",
-                      &other->name, &p->name, conf->file, conf->line);
+    if (ngx_http_llm_passthrough_same_host(cf, conf, p) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -537,46 +479,14 @@ ngx_http_llm_merge_passthrough(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
 }
 
 
-/* the provider of a target, by its block or its preset */
-
-static ngx_int_t
-ngx_http_llm_resolve_target(ngx_conf_t *cf, ngx_http_llm_target_t *t,
-    u_char *file, ngx_uint_t line)
-{
-    u_char                    *colon;
-    ngx_str_t                  name;
-    ngx_http_llm_main_conf_t  *lmcf;
-
-    lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
-
-    name = t->text;
-    colon = ngx_strlchr(name.data, name.data + name.len, ':');
-
-    if (colon) {
-        name.len = colon - name.data;
-    }
-
-    t->provider = ngx_http_llm_provider_find(lmcf, &name);
-
-    if (t->provider == NULL) {
-        t->provider = ngx_http_llm_provider_preset(cf, lmcf, &name);
-    }
-
-    if (t->provider == NULL) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "no usable provider \"%V\" in %s:%ui",
-                      &name, file, line);
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
 static ngx_int_t
 ngx_http_llm_init_process(ngx_cycle_t *cycle)
 {
-    return ngx_http_llm_attempt_init_worker(cycle);
+    if (ngx_http_llm_attempt_init_worker(cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_resolve_init_worker(cycle);
 }
 
 

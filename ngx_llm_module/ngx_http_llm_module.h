@@ -25,6 +25,9 @@
                                                       event, for a clean end
                                                       of the HTTP message */
 
+#define NGX_HTTP_LLM_TARGETS_MAX     16            /* of one request */
+#define NGX_HTTP_LLM_ATTEMPTS_MAX    10
+
 #define NGX_HTTP_LLM_STATUS_OVERLOADED  529
 
 /* what llm_adapter says */
@@ -36,6 +39,14 @@
 
 #define NGX_HTTP_LLM_CANCEL    0
 #define NGX_HTTP_LLM_DRAIN     1
+
+/* which of several targets is the first */
+
+#define NGX_HTTP_LLM_BALANCE_ORDER    0
+#define NGX_HTTP_LLM_BALANCE_WEIGHT   1
+#define NGX_HTTP_LLM_BALANCE_LATENCY  2
+#define NGX_HTTP_LLM_BALANCE_COST     3
+#define NGX_HTTP_LLM_BALANCE_HASH     4
 
 /* where a provider's key comes from */
 
@@ -50,6 +61,40 @@ typedef struct ngx_http_llm_attempt_s   ngx_http_llm_attempt_t;
 typedef struct ngx_http_llm_reader_s    ngx_http_llm_reader_t;
 typedef struct ngx_http_llm_ctx_s       ngx_http_llm_ctx_t;
 typedef struct ngx_http_llm_block_s     ngx_http_llm_block_t;
+typedef struct ngx_http_llm_resolve_s   ngx_http_llm_resolve_t;
+
+
+/* ------------------------------------------------------------------- zone */
+
+/*
+ * What all workers know of one provider, target or route.  A cell stays where
+ * it is as long as the zone, and over reloads belongs to whoever has its
+ * name.  Each word is changed by itself, so a worker may die at any moment.
+ */
+
+#define NGX_HTTP_LLM_WINDOW    8
+#define NGX_HTTP_LLM_DIALECTS  4
+
+typedef struct {
+    uint64_t                       key;        /* of the name; 0: free */
+    uint64_t                       generation; /* configuration, the last one
+                                                  that had it */
+
+    ngx_atomic_t                   breaker;    /* ngx_http_llm_breaker.c */
+    ngx_atomic_t                   window[NGX_HTTP_LLM_WINDOW];
+    ngx_atomic_t                   held;       /* ms: not wanted before */
+
+    ngx_atomic_t                   down;       /* ngx_http_llm_health.c */
+    ngx_atomic_t                   check;      /* ms: of the next one */
+
+    ngx_atomic_t                   budget;     /* ngx_http_llm_retry.c */
+    ngx_atomic_t                   refill;
+
+    ngx_atomic_t                   ttft;       /* ngx_http_llm_balance.c */
+    ngx_atomic_t                   rate;
+    ngx_atomic_t                   sampled;
+    ngx_atomic_t                   turn[NGX_HTTP_LLM_DIALECTS];
+} ngx_http_llm_cell_t;
 
 
 /* ---------------------------------------------------------- configuration */
@@ -133,6 +178,14 @@ struct ngx_http_llm_provider_s {
 
     ngx_msec_t                     timeout[NGX_HTTP_LLM_T_MAX];
 
+    ngx_http_llm_cell_t           *cell;
+    ngx_str_t                      account;
+    ngx_uint_t                     breaker_failures;   /* 0: off */
+    ngx_msec_t                     breaker_window;
+    ngx_msec_t                     breaker_open;
+    ngx_msec_t                     health_interval;    /* 0: off */
+    ngx_str_t                      health_uri;
+
     ngx_http_upstream_conf_t       upstream;   /* static: pools are tagged */
     ngx_http_upstream_conf_t       direct;     /* the same, for passthrough */
     ngx_http_upstream_srv_conf_t   uscf;       /* ours, with our peer.init */
@@ -143,6 +196,7 @@ struct ngx_http_llm_provider_s {
     ngx_addr_t                    *addrs;
     ngx_uint_t                     naddrs;
     ngx_uint_t                     next;       /* address, round robin */
+    ngx_http_llm_resolve_t        *resolve;    /* NULL: they stay */
     ngx_uint_t                     keepalive;  /* idle connections at most */
     ngx_queue_t                    idle;       /* newest first */
     ngx_queue_t                    free;
@@ -174,12 +228,29 @@ typedef struct {
     ngx_str_t                      text;       /* as written */
     ngx_http_llm_provider_t       *provider;
     ngx_str_t                      model;      /* len 0: the client's */
+    ngx_http_llm_cell_t           *cell;       /* NULL: the client named it */
+    ngx_uint_t                     weight;
 } ngx_http_llm_target_t;
+
+
+/* those who may serve a request */
+
+typedef struct {
+    ngx_http_llm_target_t         *target;
+    ngx_uint_t                     n;
+    ngx_uint_t                     balance;    /* NGX_HTTP_LLM_BALANCE_... */
+    uint8_t                       *turns[NGX_HTTP_LLM_DIALECTS];
+                                               /* whose turn, by weight */
+    ngx_uint_t                     nturns[NGX_HTTP_LLM_DIALECTS];
+    ngx_http_llm_cell_t           *cell;       /* counts the turns */
+    ngx_str_t                      name;       /* of the cell */
+    unsigned                       mixed:1;    /* of several accounts */
+} ngx_http_llm_targets_t;
 
 
 typedef struct {
     ngx_str_t                      pattern;    /* '*' cut */
-    ngx_array_t                    targets;    /* of ngx_http_llm_target_t */
+    ngx_http_llm_targets_t         targets;
     unsigned                       prefix:1;
     u_char                        *file;
     ngx_uint_t                     line;
@@ -189,20 +260,33 @@ typedef struct {
 typedef struct {
     ngx_array_t                    providers;  /* of ..._provider_t * */
     ngx_array_t                    routes;     /* of ..._route_t */
+    ngx_array_t                    sets;       /* of ..._targets_t *: all */
+    ngx_array_t                    adapters;   /* of ..._place_t */
+    ngx_shm_zone_t                *zone;
+    ngx_str_t                      zone_name;
+    size_t                         zone_size;
     time_t                         started;    /* "created" of models */
     ngx_int_t                      request_id; /* index of the variable */
+    ngx_resolver_t                *resolver;   /* http's; NULL: none */
+    ngx_msec_t                     resolver_timeout;
+    unsigned                       used:1;     /* llm_adapter stands somewhere */
 } ngx_http_llm_main_conf_t;
 
 
 typedef struct {
     ngx_uint_t                     adapter;    /* NGX_HTTP_LLM_OFF, ON, ... */
-    ngx_array_t                   *targets;    /* of ngx_http_llm_target_t */
+    ngx_http_llm_targets_t        *targets;
     ngx_str_t                      passthrough_name;
     u_char                        *passthrough_file;
     ngx_uint_t                     passthrough_line;
     ngx_http_llm_provider_t       *passthrough;
     ngx_http_upstream_conf_t      *direct;     /* for it, of this location */
     ngx_msec_t                     timeout[NGX_HTTP_LLM_T_MAX];
+    ngx_uint_t                     attempts;   /* at most, of a request */
+    ngx_msec_t                     backoff_min;
+    ngx_msec_t                     backoff_max;
+    ngx_uint_t                     budget;     /* per cent */
+    ngx_flag_t                     resume;
     ngx_uint_t                     client_abort;
     ngx_msec_t                     ping;       /* 0: off */
     ngx_msec_t                     ping_head;  /* 0: off */
@@ -216,6 +300,14 @@ typedef struct {
     unsigned                       own:1;      /* llm_adapter stands here */
     unsigned                       timeout_set:1;
 } ngx_http_llm_loc_conf_t;
+
+
+/* a location with llm_adapter, and its server */
+
+typedef struct {
+    ngx_http_core_srv_conf_t      *cscf;
+    ngx_http_llm_loc_conf_t       *llcf;
+} ngx_http_llm_place_t;
 
 
 /* ----------------------------------------------------------------- flight */
@@ -277,6 +369,8 @@ struct ngx_http_llm_flight_s {
     /* with failed: told in the dialect of each reader */
     llm_error_t                    error;
     llm_str_t                      error_body; /* the provider's own, instead */
+    llm_str_t                      words;      /* or only its message, and */
+    const char                    *words_code;
 
     unsigned                       head:1;     /* status and type are known */
     unsigned                       stream:1;   /* events, else segments */
@@ -328,8 +422,8 @@ struct ngx_http_llm_reader_s {
 struct ngx_http_llm_attempt_s {
     ngx_http_llm_ctx_t            *ctx;
     ngx_http_llm_flight_t         *flight;
-    ngx_http_llm_provider_t       *provider;
-    ngx_str_t                      model;      /* asked of the provider */
+    ngx_http_llm_target_t         *target;
+    ngx_http_llm_provider_t       *provider;   /* of the target */
     ngx_http_request_t            *request;    /* the subrequest */
 
     ngx_event_t                    timer;
@@ -354,6 +448,9 @@ struct ngx_http_llm_attempt_s {
     ngx_http_posted_request_t      posted_request;
 
     const char                    *error;      /* class, static; NULL: none */
+    ngx_uint_t                     told;       /* LLM_FAIL_... of what it said */
+    llm_wait_t                     wait;       /* when to come back */
+    ngx_msec_t                     first_at;   /* time of the first token */
     ngx_uint_t                     malformed;  /* events that were no JSON */
 
     unsigned                       asked_usage:1;
@@ -367,6 +464,7 @@ struct ngx_http_llm_attempt_s {
                                                   stream_options */
     unsigned                       blameless:1;    /* ended by us, and the
                                                       server can't help it */
+    unsigned                       judged:1;   /* the breaker has been told */
     unsigned                       cleaned:1;
 };
 
@@ -384,13 +482,23 @@ struct ngx_http_llm_ctx_s {
     ngx_buf_t                     *header_in;  /* nginx's own, while the body
                                                   is read to one of ours */
 
-    ngx_http_llm_target_t         *target;
+    ngx_http_llm_targets_t        *targets;
+    ngx_http_llm_target_t         *target;     /* of the attempt */
+    uint8_t                        order[NGX_HTTP_LLM_TARGETS_MAX];
+    ngx_uint_t                     norder;     /* targets that may serve it */
+    uint32_t                       tried;      /* bits, by place in targets */
+    uint64_t                       need_context;   /* more than this, tokens */
+    ngx_http_llm_provider_t       *pinned;     /* keeps state it refers to */
+    ngx_atomic_uint_t              probe[2];   /* it is the probe of ... */
+
     ngx_http_llm_flight_t         *flight;
     ngx_http_llm_reader_t          reader;
     ngx_http_llm_attempt_t        *attempt;    /* the last one */
     ngx_uint_t                     attempts;
-
-    ngx_event_t                    total;      /* timer over all attempts */
+    ngx_uint_t                     tries;      /* that count */
+    ngx_uint_t                     again;      /* of this target */
+    ngx_event_t                    backoff;
+    ngx_msec_int_t                 wait;       /* told with an error; -1 */
 
     /* for the log, when the flight is gone */
     llm_usage_t                    usage;
@@ -413,6 +521,7 @@ struct ngx_http_llm_ctx_s {
     ngx_chain_t                   *out_free;
     ngx_chain_t                   *out_busy;
 
+    unsigned                       spent:1;    /* our attempts are used up */
     unsigned                       own:1;      /* the answer is ours, not made
                                                   by nginx */
     unsigned                       reading:1;  /* the client's body */
@@ -439,6 +548,7 @@ char *ngx_http_llm_passthrough_set(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_llm_timeout(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_ping(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_retry_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_http_llm_parse_timeout(ngx_conf_t *cf, ngx_str_t *arg,
     ngx_msec_t *timeout);
 
@@ -466,10 +576,60 @@ ngx_int_t ngx_http_llm_body_room(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body);
 
-/* ngx_http_llm_route.c: which target serves a model */
+/* ngx_http_llm_targets.c: which providers they are */
+ngx_int_t ngx_http_llm_targets_ready(ngx_conf_t *cf,
+    ngx_http_llm_targets_t *targets, u_char *file, ngx_uint_t line);
+ngx_int_t ngx_http_llm_target_resolve(ngx_conf_t *cf,
+    ngx_http_llm_target_t *t, u_char *file, ngx_uint_t line);
+ngx_int_t ngx_http_llm_same_host(ngx_conf_t *cf,
+    ngx_http_llm_main_conf_t *lmcf, ngx_uint_t direct, u_char *file,
+    ngx_uint_t line);
+ngx_int_t ngx_http_llm_targets_same_host(ngx_conf_t *cf,
+    ngx_http_llm_targets_t *targets, u_char *file, ngx_uint_t line);
+ngx_int_t ngx_http_llm_passthrough_same_host(ngx_conf_t *cf,
+    ngx_http_llm_loc_conf_t *conf, ngx_http_llm_provider_t *p);
+ngx_int_t ngx_http_llm_check_loops(ngx_conf_t *cf);
+
+/* ngx_http_llm_zone.c: the shared memory */
+char *ngx_http_llm_zone_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_http_llm_zone_add(ngx_conf_t *cf,
+    ngx_http_llm_main_conf_t *lmcf);
+void ngx_http_llm_bound_put(ngx_http_llm_main_conf_t *lmcf, uint64_t digest,
+    ngx_http_llm_provider_t *p);
+ngx_http_llm_provider_t *ngx_http_llm_bound_get(
+    ngx_http_llm_main_conf_t *lmcf, uint64_t digest);
+
+/* ngx_http_llm_route.c: which targets serve a model */
 ngx_int_t ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx);
 ngx_http_llm_route_t *ngx_http_llm_route_find(ngx_http_llm_main_conf_t *lmcf,
     llm_str_t *model);
+
+/* ngx_http_llm_balance.c: in which order they are tried */
+ngx_int_t ngx_http_llm_balance_init(ngx_conf_t *cf,
+    ngx_http_llm_targets_t *targets);
+void ngx_http_llm_balance(ngx_http_llm_ctx_t *ctx);
+ngx_str_t ngx_http_llm_target_model(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_target_t *target);
+ngx_http_llm_price_t *ngx_http_llm_model_facts(ngx_http_llm_provider_t *p,
+    ngx_str_t *model);
+void ngx_http_llm_balance_learn(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_balance_blame(ngx_http_llm_attempt_t *a);
+
+/* ngx_http_llm_breaker.c: who is not called for now */
+ngx_msec_int_t ngx_http_llm_breaker_closed(ngx_http_llm_target_t *target);
+ngx_uint_t ngx_http_llm_breaker_held(ngx_http_llm_provider_t *p);
+ngx_int_t ngx_http_llm_breaker_admit(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_target_t *target);
+void ngx_http_llm_breaker_good(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure);
+void ngx_http_llm_breaker_hold(ngx_http_llm_provider_t *p, ngx_msec_t ms);
+void ngx_http_llm_breaker_release(ngx_http_llm_ctx_t *ctx);
+ngx_str_t *ngx_http_llm_breaker_name(ngx_http_llm_provider_t *p);
+
+/* ngx_http_llm_retry.c: what follows from a failure */
+ngx_int_t ngx_http_llm_retry_first(ngx_http_llm_ctx_t *ctx, llm_error_t *err);
+ngx_int_t ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure);
+ngx_int_t ngx_http_llm_retry_headers(ngx_http_llm_ctx_t *ctx);
 
 /* ngx_http_llm_request.c: small questions about a client's request */
 void ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path);
@@ -501,6 +661,7 @@ u_char *ngx_http_llm_flight_reserve(ngx_http_llm_flight_t *f, size_t size);
 void ngx_http_llm_flight_commit(ngx_http_llm_flight_t *f, size_t len,
     size_t data, ngx_uint_t flags);
 void ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f);
+void ngx_http_llm_flight_forget(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_wake(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f,
     ngx_http_llm_block_t *keep);
@@ -530,6 +691,14 @@ ngx_int_t ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_answer_feed(ngx_http_llm_attempt_t *a, u_char *pos,
     u_char *last);
 void ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a);
+ngx_int_t ngx_http_llm_answer_gather(ngx_http_llm_flight_t *f,
+    ngx_pool_t *pool, llm_str_t *out);
+
+/* ngx_http_llm_failure.c: what went wrong, and how it is told */
+void ngx_http_llm_answer_class(ngx_http_llm_attempt_t *a, ngx_uint_t status,
+    llm_str_t *body);
+void ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error);
+void ngx_http_llm_answer_words(ngx_http_llm_flight_t *f, llm_str_t *body);
 void ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
     const char *error);
@@ -551,6 +720,16 @@ ngx_int_t ngx_http_llm_header_hashes(ngx_conf_t *cf,
 ngx_int_t ngx_http_llm_peer_init(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us);
 ngx_int_t ngx_http_llm_peer_pool(ngx_conf_t *cf, ngx_http_llm_provider_t *p);
+void ngx_http_llm_peer_addrs(ngx_http_llm_provider_t *p, ngx_addr_t *addrs,
+    ngx_uint_t n);
+
+/* ngx_http_llm_resolve.c: addresses of a host, looked up again */
+void ngx_http_llm_resolve_main_conf(ngx_conf_t *cf,
+    ngx_http_llm_main_conf_t *lmcf);
+ngx_int_t ngx_http_llm_resolve_provider(ngx_conf_t *cf,
+    ngx_http_llm_provider_t *p, ngx_str_t *host);
+ngx_int_t ngx_http_llm_resolve_init_worker(ngx_cycle_t *cycle);
+void ngx_http_llm_resolve_wanted(ngx_http_llm_provider_t *p);
 
 /* ngx_http_llm_reader.c: a client that follows a flight */
 void ngx_http_llm_reader_attach(ngx_http_llm_ctx_t *ctx);

@@ -4,7 +4,8 @@
  *
  * Connections to a provider.  Every provider has an upstream configuration of
  * its own whose peer.init is ours.  For a bare host the peers are the host's
- * addresses and a pool of idle connections that each worker keeps; for a
+ * addresses and a pool of idle connections that each worker keeps (the
+ * addresses may change, see ngx_http_llm_resolve.c); for a
  * named upstream { } they are nginx's own, with its balancing and keepalive,
  * and ours stand around them.
  *
@@ -39,7 +40,8 @@ typedef struct {
     ngx_http_llm_provider_t       *provider;
     ngx_http_upstream_t           *upstream;
     ngx_http_llm_attempt_t        *attempt;    /* NULL: passthrough */
-    ngx_addr_t                    *addr;       /* the one in use */
+    ngx_pool_t                    *pool;       /* the request's */
+    ngx_addr_t                    *addr;       /* the one in use, a copy */
     ngx_uint_t                     next;
 
     /* of a named upstream */
@@ -58,6 +60,10 @@ static ngx_int_t ngx_http_llm_peer_get_host(ngx_peer_connection_t *pc,
     void *data);
 static void ngx_http_llm_peer_free_host(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static ngx_int_t ngx_http_llm_peer_use(ngx_peer_connection_t *pc,
+    ngx_http_llm_peer_t *lp, ngx_addr_t *addr);
+static ngx_addr_t *ngx_http_llm_peer_find(ngx_addr_t *addrs, ngx_uint_t n,
+    ngx_addr_t *addr);
 static ngx_int_t ngx_http_llm_peer_keep(ngx_peer_connection_t *pc,
     ngx_http_llm_peer_t *lp);
 static ngx_int_t ngx_http_llm_peer_get_named(ngx_peer_connection_t *pc,
@@ -70,6 +76,7 @@ static void ngx_http_llm_peer_once(ngx_peer_connection_t *pc,
     ngx_http_upstream_t *u, ngx_uint_t state);
 static void ngx_http_llm_idle_dummy(ngx_event_t *ev);
 static void ngx_http_llm_idle_handler(ngx_event_t *ev);
+static void ngx_http_llm_idle_free(ngx_http_llm_idle_t *idle);
 static void ngx_http_llm_idle_close(ngx_connection_t *c);
 #if (NGX_HTTP_SSL)
 static ngx_int_t ngx_http_llm_peer_set_session(ngx_peer_connection_t *pc,
@@ -128,6 +135,7 @@ ngx_http_llm_peer_init(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
 
     lp->provider = p;
     lp->upstream = u;
+    lp->pool = r->pool;
 
     if (r != r->main) {
         lp->attempt = ngx_http_get_module_ctx(r, ngx_http_llm_module);
@@ -192,18 +200,23 @@ ngx_http_llm_peer_get_host(ngx_peer_connection_t *pc, void *data)
     pc->connection = NULL;
 
     if (p->naddrs == 0) {
+        ngx_http_llm_resolve_wanted(p);
         pc->name = &p->uscf.host;
         return NGX_BUSY;
     }
 
     if (!ngx_queue_empty(&p->idle)) {
         q = ngx_queue_head(&p->idle);
+        idle = ngx_queue_data(q, ngx_http_llm_idle_t, queue);
+
+        if (ngx_http_llm_peer_use(pc, lp, idle->addr) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
         ngx_queue_remove(q);
         ngx_queue_insert_head(&p->free, q);
 
-        idle = ngx_queue_data(q, ngx_http_llm_idle_t, queue);
         c = idle->connection;
-        lp->addr = idle->addr;
 
         ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "llm peer: idle connection %p", c);
@@ -220,23 +233,106 @@ ngx_http_llm_peer_get_host(ngx_peer_connection_t *pc, void *data)
             ngx_del_timer(c->read);
         }
 
-        pc->sockaddr = lp->addr->sockaddr;
-        pc->socklen = lp->addr->socklen;
-        pc->name = &lp->addr->name;
         pc->connection = c;
         pc->cached = 1;
 
         return NGX_DONE;
     }
 
-    lp->addr = &p->addrs[lp->next];
-    lp->next = (lp->next + 1) % p->naddrs;
+    /* their number may be another than when the attempt began */
 
-    pc->sockaddr = lp->addr->sockaddr;
-    pc->socklen = lp->addr->socklen;
-    pc->name = &lp->addr->name;
+    return ngx_http_llm_peer_use(pc, lp, &p->addrs[lp->next++ % p->naddrs]);
+}
+
+
+/* a copy, since the list of addresses may be replaced before the request ends,
+ * and its log line is written after that */
+
+static ngx_int_t
+ngx_http_llm_peer_use(ngx_peer_connection_t *pc, ngx_http_llm_peer_t *lp,
+    ngx_addr_t *addr)
+{
+    u_char      *p;
+    ngx_addr_t  *copy;
+
+    p = ngx_palloc(lp->pool,
+                   sizeof(ngx_addr_t) + addr->socklen + addr->name.len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    copy = (ngx_addr_t *) p;
+    p += sizeof(ngx_addr_t);
+
+    copy->sockaddr = (struct sockaddr *) p;
+    copy->socklen = addr->socklen;
+    p = ngx_cpymem(p, addr->sockaddr, addr->socklen);
+
+    copy->name.len = addr->name.len;
+    copy->name.data = p;
+    ngx_memcpy(p, addr->name.data, addr->name.len);
+
+    lp->addr = copy;
+
+    pc->sockaddr = copy->sockaddr;
+    pc->socklen = copy->socklen;
+    pc->name = &copy->name;
 
     return NGX_OK;
+}
+
+
+static ngx_addr_t *
+ngx_http_llm_peer_find(ngx_addr_t *addrs, ngx_uint_t n, ngx_addr_t *addr)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < n; i++) {
+        if (ngx_cmp_sockaddr(addrs[i].sockaddr, addrs[i].socklen,
+                             addr->sockaddr, addr->socklen, 1)
+            == NGX_OK)
+        {
+            return &addrs[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+/*
+ * The host is elsewhere: idle connections to addresses that it no longer has
+ * are closed.  Running requests have copies of theirs, so the old list may be
+ * freed then.
+ */
+
+void
+ngx_http_llm_peer_addrs(ngx_http_llm_provider_t *p, ngx_addr_t *addrs,
+    ngx_uint_t n)
+{
+    ngx_addr_t           *addr;
+    ngx_queue_t          *q, *next;
+    ngx_http_llm_idle_t  *idle;
+
+    for (q = ngx_queue_head(&p->idle);
+         q != ngx_queue_sentinel(&p->idle);
+         q = next)
+    {
+        next = ngx_queue_next(q);
+        idle = ngx_queue_data(q, ngx_http_llm_idle_t, queue);
+        addr = ngx_http_llm_peer_find(addrs, n, idle->addr);
+
+        if (addr) {
+            idle->addr = addr;
+
+        } else {
+            ngx_http_llm_idle_free(idle);
+        }
+    }
+
+    p->addrs = addrs;
+    p->naddrs = n;
+    p->next = ngx_random();
 }
 
 
@@ -263,6 +359,7 @@ ngx_http_llm_peer_free_host(ngx_peer_connection_t *pc, void *data,
 static ngx_int_t
 ngx_http_llm_peer_keep(ngx_peer_connection_t *pc, ngx_http_llm_peer_t *lp)
 {
+    ngx_addr_t               *addr;
     ngx_queue_t              *q;
     ngx_connection_t         *c;
     ngx_http_llm_idle_t      *idle;
@@ -290,7 +387,9 @@ ngx_http_llm_peer_keep(ngx_peer_connection_t *pc, ngx_http_llm_peer_t *lp)
         return NGX_DECLINED;
     }
 
-    if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
+    addr = ngx_http_llm_peer_find(p->addrs, p->naddrs, lp->addr);
+
+    if (addr == NULL || ngx_handle_read_event(c->read, 0) != NGX_OK) {
         return NGX_DECLINED;
     }
 
@@ -308,7 +407,7 @@ ngx_http_llm_peer_keep(ngx_peer_connection_t *pc, ngx_http_llm_peer_t *lp)
     ngx_queue_insert_head(&p->idle, q);
 
     idle->connection = c;
-    idle->addr = lp->addr;
+    idle->addr = addr;
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                    "llm peer: keep connection %p", c);
@@ -406,10 +505,9 @@ ngx_http_llm_idle_dummy(ngx_event_t *ev)
 static void
 ngx_http_llm_idle_handler(ngx_event_t *ev)
 {
-    int                   n;
-    char                  buf[1];
-    ngx_connection_t     *c;
-    ngx_http_llm_idle_t  *idle;
+    int                n;
+    char               buf[1];
+    ngx_connection_t  *c;
 
     c = ev->data;
 
@@ -425,9 +523,14 @@ ngx_http_llm_idle_handler(ngx_event_t *ev)
         }
     }
 
-    idle = c->data;
+    ngx_http_llm_idle_free(c->data);
+}
 
-    ngx_http_llm_idle_close(c);
+
+static void
+ngx_http_llm_idle_free(ngx_http_llm_idle_t *idle)
+{
+    ngx_http_llm_idle_close(idle->connection);
 
     ngx_queue_remove(&idle->queue);
     ngx_queue_insert_head(&idle->provider->free, &idle->queue);

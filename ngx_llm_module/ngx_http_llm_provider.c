@@ -135,6 +135,10 @@ ngx_http_llm_provider_create(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf,
     p->tls_verify = 1;
 #endif
 
+    p->breaker_failures = 5;
+    p->breaker_window = 30000;
+    p->breaker_open = 15000;
+
     p->timeout[NGX_HTTP_LLM_T_CONNECT] = 5000;
     p->timeout[NGX_HTTP_LLM_T_FIRST_TOKEN] = 300000;
     p->timeout[NGX_HTTP_LLM_T_IDLE] = 120000;
@@ -370,13 +374,15 @@ ngx_http_llm_provider_named(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
 }
 
 
-/* the addresses of a host, once; a name that is unknown now is no reason to
+/* the first addresses of a host; a name that is unknown now is no reason to
  * keep the rest of the server from starting */
 
 static ngx_int_t
 ngx_http_llm_provider_resolve(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
 {
-    ngx_url_t  u;
+    ngx_url_t                  u;
+    ngx_uint_t                 literal;
+    ngx_http_llm_main_conf_t  *lmcf;
 
     ngx_memzero(&u, sizeof(ngx_url_t));
 
@@ -390,13 +396,16 @@ ngx_http_llm_provider_resolve(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
         return NGX_ERROR;
     }
 
-    if (u.naddrs == 0 && ngx_inet_resolve_host(cf->pool, &u) != NGX_OK) {
+    literal = u.naddrs;
+
+    if (!literal && ngx_inet_resolve_host(cf->pool, &u) != NGX_OK) {
+        lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
 
         ngx_log_error(NGX_LOG_WARN, cf->log, 0,
                       "%s in endpoint \"%V\" of provider \"%V\", its calls "
-                      "will fail until a reload finds it",
+                      "will fail until %s finds it",
                       u.err ? u.err : "host not found", &p->endpoint,
-                      &p->name);
+                      &p->name, lmcf->resolver ? "\"resolver\"" : "a reload");
 
         u.naddrs = 0;
     }
@@ -406,7 +415,7 @@ ngx_http_llm_provider_resolve(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
     p->uscf.host = u.host;
     p->uscf.port = u.port;
 
-    return NGX_OK;
+    return literal ? NGX_OK : ngx_http_llm_resolve_provider(cf, p, &u.host);
 }
 
 

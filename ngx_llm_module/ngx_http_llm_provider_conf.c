@@ -24,6 +24,10 @@ static char *ngx_http_llm_provider_model(ngx_conf_t *cf,
     ngx_http_llm_provider_t *p, ngx_str_t *value, ngx_uint_t n);
 static char *ngx_http_llm_provider_tls(ngx_conf_t *cf,
     ngx_http_llm_provider_t *p, ngx_str_t *value, ngx_uint_t n);
+static char *ngx_http_llm_provider_breaker(ngx_conf_t *cf,
+    ngx_http_llm_provider_t *p, ngx_str_t *value, ngx_uint_t n);
+static char *ngx_http_llm_provider_health(ngx_conf_t *cf,
+    ngx_http_llm_provider_t *p, ngx_str_t *value, ngx_uint_t n);
 static ngx_int_t ngx_http_llm_tokens(ngx_str_t *s, uint64_t *n);
 static ngx_int_t ngx_http_llm_usd(ngx_str_t *s, uint64_t *price);
 
@@ -107,6 +111,14 @@ ngx_http_llm_provider_member(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
         return ngx_http_llm_provider_tls(cf, p, value, n);
     }
 
+    if (ngx_strcmp(value[0].data, "breaker") == 0 && n >= 2) {
+        return ngx_http_llm_provider_breaker(cf, p, value, n);
+    }
+
+    if (ngx_strcmp(value[0].data, "health") == 0 && n >= 2) {
+        return ngx_http_llm_provider_health(cf, p, value, n);
+    }
+
     if (ngx_strcmp(value[0].data, "timeout") == 0 && n >= 2) {
 
         for (i = 1; i < n; i++) {
@@ -137,6 +149,20 @@ ngx_http_llm_provider_member(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
 
     if (ngx_strcmp(value[0].data, "key") == 0) {
         return ngx_http_llm_provider_key(cf, p, value);
+    }
+
+    if (ngx_strcmp(value[0].data, "account") == 0) {
+
+        if (value[1].len == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "empty \"account\" in provider \"%V\"",
+                               &p->name);
+            return NGX_CONF_ERROR;
+        }
+
+        p->account = value[1];
+
+        return NGX_CONF_OK;
     }
 
     if (ngx_strcmp(value[0].data, "dialect") == 0) {
@@ -212,7 +238,8 @@ ngx_http_llm_provider_once(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
 {
     ngx_uint_t    i;
     static char  *once[] = { "endpoint", "dialect", "key", "keepalive",
-                             "stream_usage", "tls", NULL };
+                             "stream_usage", "tls", "breaker", "health",
+                             "account", NULL };
 
     for (i = 0; once[i]; i++) {
 
@@ -528,6 +555,138 @@ invalid:
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\" of model \"%V\"",
                        &value[i], &value[1]);
+
+    return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_llm_provider_breaker(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
+    ngx_str_t *value, ngx_uint_t n)
+{
+    ngx_int_t   k;
+    ngx_str_t   s;
+    ngx_uint_t  i;
+
+    if (n == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        p->breaker_failures = 0;
+        return NGX_CONF_OK;
+    }
+
+    for (i = 1; i < n; i++) {
+
+        if (ngx_strncmp(value[i].data, "failures=", 9) == 0) {
+
+            k = ngx_atoi(value[i].data + 9, value[i].len - 9);
+
+            if (k == NGX_ERROR || k == 0 || k > 100000) {
+                goto invalid;
+            }
+
+            p->breaker_failures = k;
+            continue;
+        }
+
+        if (ngx_strncmp(value[i].data, "window=", 7) == 0) {
+            s.data = value[i].data + 7;
+            s.len = value[i].len - 7;
+
+        } else if (ngx_strncmp(value[i].data, "open=", 5) == 0) {
+            s.data = value[i].data + 5;
+            s.len = value[i].len - 5;
+
+        } else {
+            goto invalid;
+        }
+
+        k = ngx_parse_time(&s, 0);
+
+        if (k == NGX_ERROR || k == 0 || k > 86400000) {
+            goto invalid;
+        }
+
+        if (value[i].data[0] == 'w') {
+            p->breaker_window = k;
+
+        } else {
+            p->breaker_open = k;
+        }
+    }
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid \"breaker\" parameter \"%V\"", &value[i]);
+
+    return NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_llm_provider_health(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
+    ngx_str_t *value, ngx_uint_t n)
+{
+    u_char     *c;
+    ngx_int_t   k;
+    ngx_str_t   s;
+    ngx_uint_t  i;
+
+    if (n == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        p->health_interval = 0;
+        return NGX_CONF_OK;
+    }
+
+    p->health_interval = 10000;
+
+    for (i = 1; i < n; i++) {
+
+        if (ngx_strncmp(value[i].data, "interval=", 9) == 0) {
+
+            s.data = value[i].data + 9;
+            s.len = value[i].len - 9;
+
+            k = ngx_parse_time(&s, 0);
+
+            if (k == NGX_ERROR || k < 100 || k > 86400000) {
+                goto invalid;
+            }
+
+            p->health_interval = k;
+            continue;
+        }
+
+        if (ngx_strncmp(value[i].data, "uri=/", 5) == 0) {
+
+            p->health_uri.data = value[i].data + 4;
+            p->health_uri.len = value[i].len - 4;
+
+            for (c = p->health_uri.data; *c; c++) {
+                if (*c <= ' ' || *c > '~' || *c == '#') {
+                    goto invalid;
+                }
+            }
+
+            continue;
+        }
+
+        goto invalid;
+    }
+
+    if (p->health_uri.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"health\" needs \"uri=\" in provider \"%V\"",
+                           &p->name);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid \"health\" parameter \"%V\"", &value[i]);
 
     return NGX_CONF_ERROR;
 }

@@ -219,6 +219,17 @@ ngx_http_llm_reader_provider_headers(ngx_http_llm_ctx_t *ctx)
 
     for (i = 0; i < a->headers->nelts; i++) {
 
+        /* it does not know that we have tried again already */
+
+        if (ctx->spent
+            && kept[i].key.len == sizeof("x-should-retry") - 1
+            && ngx_strncasecmp(kept[i].key.data, (u_char *) "x-should-retry",
+                               sizeof("x-should-retry") - 1)
+               == 0)
+        {
+            continue;
+        }
+
         /* ours says the same of every stream */
 
         if (ctx->flight->stream

@@ -199,19 +199,18 @@ ngx_http_llm_model_list(ngx_http_request_t *r)
         return NULL;
     }
 
-    if (llcf->adapter == NGX_HTTP_LLM_TARGETS) {
-        target = llcf->targets->elts;
+    /* of several targets the first counts: the others stand in for it */
 
-        for (i = 0; i < llcf->targets->nelts; i++) {
-            if ((target[i].model.len
-                 ? ngx_http_llm_model_add(list, &target[i].model,
-                                          &target[i].provider->name)
-                 : ngx_http_llm_models_of(list, target[i].provider, NULL,
-                                          NULL))
-                != NGX_OK)
-            {
-                return NULL;
-            }
+    if (llcf->adapter == NGX_HTTP_LLM_TARGETS) {
+        target = llcf->targets->target;
+
+        if ((target->model.len
+             ? ngx_http_llm_model_add(list, &target->model,
+                                      &target->provider->name)
+             : ngx_http_llm_models_of(list, target->provider, NULL, NULL))
+            != NGX_OK)
+        {
+            return NULL;
         }
 
         return list;
@@ -225,7 +224,7 @@ ngx_http_llm_model_list(ngx_http_request_t *r)
     route = lmcf->routes.elts;
 
     for (i = 0; i < lmcf->routes.nelts; i++) {
-        target = route[i].targets.elts;
+        target = route[i].targets.target;
 
         if (route[i].prefix && target->model.len) {
             continue;

@@ -13,7 +13,7 @@ static ngx_int_t ngx_http_llm_route_direct(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_http_llm_main_conf_t *lmcf);
 
 
-/* NGX_OK: ctx->target is set, NGX_DECLINED: nobody serves this model */
+/* NGX_OK: ctx->targets is set, NGX_DECLINED: nobody serves this model */
 
 ngx_int_t
 ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
@@ -25,7 +25,7 @@ ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
 
     if (llcf->adapter == NGX_HTTP_LLM_TARGETS) {
-        ctx->target = llcf->targets->elts;
+        ctx->targets = llcf->targets;
         return NGX_OK;
     }
 
@@ -44,7 +44,7 @@ ngx_http_llm_route(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         return NGX_DECLINED;
     }
 
-    ctx->target = best->targets.elts;
+    ctx->targets = &best->targets;
 
     return NGX_OK;
 }
@@ -98,6 +98,7 @@ ngx_http_llm_route_direct(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     u_char                   *slash, *last;
     ngx_str_t                 name;
     ngx_http_llm_target_t    *target;
+    ngx_http_llm_targets_t   *targets;
     ngx_http_llm_provider_t  *p;
 
     last = ctx->rq.model.data + ctx->rq.model.len;
@@ -120,11 +121,19 @@ ngx_http_llm_route_direct(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_DECLINED;
     }
 
+    targets = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_targets_t));
+    if (targets == NULL) {
+        return NGX_DECLINED;
+    }
+
     target->provider = p;
     target->model.data = slash + 1;
     target->model.len = last - slash - 1;
 
-    ctx->target = target;
+    targets->target = target;
+    targets->n = 1;
+
+    ctx->targets = targets;
 
     return NGX_OK;
 }

@@ -23,6 +23,7 @@ typedef enum {
     NGX_HTTP_LLM_V_PROVIDER_REQUEST_ID,
     NGX_HTTP_LLM_V_FINISH_REASON,
     NGX_HTTP_LLM_V_ERROR,
+    NGX_HTTP_LLM_V_BREAKER,
     NGX_HTTP_LLM_V_TTFT,
     NGX_HTTP_LLM_V_TPOT,
     NGX_HTTP_LLM_V_OVERHEAD,
@@ -35,6 +36,9 @@ static ngx_int_t ngx_http_llm_text_variable(ngx_http_request_t *r,
 static ngx_int_t ngx_http_llm_number_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_llm_usage_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_llm_breakers(ngx_http_llm_ctx_t *ctx, ngx_str_t *s);
+static ngx_int_t ngx_http_llm_breaker_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_llm_cost(ngx_http_llm_ctx_t *ctx, uint64_t *cost);
 
@@ -70,6 +74,12 @@ static ngx_http_variable_t  ngx_http_llm_variables[] = {
 
     { ngx_string("llm_error"), NULL, ngx_http_llm_text_variable,
       NGX_HTTP_LLM_V_ERROR, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_breaker"), NULL, ngx_http_llm_text_variable,
+      NGX_HTTP_LLM_V_BREAKER, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_breaker_"), NULL, ngx_http_llm_breaker_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE|NGX_HTTP_VAR_PREFIX, 0 },
 
     { ngx_string("llm_attempts"), NULL, ngx_http_llm_number_variable,
       NGX_HTTP_LLM_V_ATTEMPTS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -176,12 +186,7 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
 
     case NGX_HTTP_LLM_V_MODEL:
         if (ctx->attempt) {
-            s = ctx->attempt->model;
-
-            if (s.len == 0) {
-                s.len = ctx->rq.model.len;
-                s.data = ctx->rq.model.data;
-            }
+            s = ngx_http_llm_target_model(ctx, ctx->attempt->target);
         }
 
         break;
@@ -229,6 +234,13 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
         s = ctx->finish_reason;
         break;
 
+    case NGX_HTTP_LLM_V_BREAKER:
+        if (ctx->targets && ngx_http_llm_breakers(ctx, &s) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        break;
+
     case NGX_HTTP_LLM_V_ERROR:
         if (ctx->error) {
             s.len = ngx_strlen(ctx->error);
@@ -249,6 +261,104 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
 
     v->len = s.len;
     v->data = s.data;
+
+    return NGX_OK;
+}
+
+
+/* "openai=closed, spare=open": those that may serve the request */
+
+static ngx_int_t
+ngx_http_llm_breakers(ngx_http_llm_ctx_t *ctx, ngx_str_t *s)
+{
+    u_char                   *p;
+    size_t                    len;
+    ngx_uint_t                i;
+    ngx_http_llm_targets_t   *targets;
+    ngx_http_llm_provider_t  *provider;
+
+    targets = ctx->targets;
+    len = 0;
+
+    for (i = 0; i < targets->n; i++) {
+        len += targets->target[i].provider->name.len
+               + sizeof("=half-open, ") - 1;
+    }
+
+    p = ngx_pnalloc(ctx->request->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    s->data = p;
+
+    for (i = 0; i < targets->n; i++) {
+        provider = targets->target[i].provider;
+
+        p = ngx_sprintf(p, "%s%V=%V", i ? ", " : "", &provider->name,
+                        ngx_http_llm_breaker_name(provider));
+    }
+
+    s->len = p - s->data;
+
+    return NGX_OK;
+}
+
+
+/* $llm_breaker_NAME, anywhere; what no variable's name may have is a '_' */
+
+static ngx_int_t
+ngx_http_llm_breaker_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    u_char                     c;
+    ngx_str_t                 *name, *p, *state;
+    ngx_uint_t                 i, k;
+    ngx_http_llm_provider_t  **provider;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+
+    name = (ngx_str_t *) data;
+    provider = lmcf->providers.elts;
+
+    for (i = 0; i < lmcf->providers.nelts; i++) {
+
+        p = &provider[i]->name;
+
+        if (name->len - (sizeof("llm_breaker_") - 1) != p->len
+            || provider[i]->cell == NULL)
+        {
+            continue;
+        }
+
+        for (k = 0; k < p->len; k++) {
+
+            c = ngx_tolower(p->data[k]);
+
+            if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9')) {
+                c = '_';
+            }
+
+            if (c != name->data[k + sizeof("llm_breaker_") - 1]) {
+                break;
+            }
+        }
+
+        if (k == p->len) {
+            state = ngx_http_llm_breaker_name(provider[i]);
+
+            v->valid = 1;
+            v->no_cacheable = 0;
+            v->not_found = 0;
+            v->len = state->len;
+            v->data = state->data;
+
+            return NGX_OK;
+        }
+    }
+
+    v->not_found = 1;
 
     return NGX_OK;
 }
@@ -380,7 +490,6 @@ ngx_http_llm_cost(ngx_http_llm_ctx_t *ctx, uint64_t *cost)
 {
     uint64_t               fresh, cached, written;
     ngx_str_t              model;
-    ngx_uint_t             i;
     llm_usage_t           *usage;
     ngx_http_llm_price_t  *m;
 
@@ -390,24 +499,10 @@ ngx_http_llm_cost(ngx_http_llm_ctx_t *ctx, uint64_t *cost)
         return NGX_DECLINED;
     }
 
-    model = ctx->attempt->model;
+    model = ngx_http_llm_target_model(ctx, ctx->attempt->target);
+    m = ngx_http_llm_model_facts(ctx->attempt->provider, &model);
 
-    if (model.len == 0) {
-        model.len = ctx->rq.model.len;
-        model.data = ctx->rq.model.data;
-    }
-
-    m = ctx->attempt->provider->models.elts;
-
-    for (i = 0; i < ctx->attempt->provider->models.nelts; i++, m++) {
-        if (m->name.len == model.len
-            && ngx_memcmp(m->name.data, model.data, model.len) == 0)
-        {
-            break;
-        }
-    }
-
-    if (i == ctx->attempt->provider->models.nelts
+    if (m == NULL
         || !(m->priced & (1 << NGX_HTTP_LLM_PRICE_INPUT))
         || (usage->completion
             && !(m->priced & (1 << NGX_HTTP_LLM_PRICE_OUTPUT))))

@@ -139,7 +139,17 @@ location /b/ { llm_adapter anthropic; }
 llm_adapter_provider p { endpoint https://no-such-host.invalid/v1; dialect openai; }
 --- location
 location /v1/ { llm_adapter p; }
---- warns: endpoint "https://no-such-host.invalid/v1" of provider "p"
+--- warns: endpoint "https://no-such-host.invalid/v1" of provider "p", its calls will fail until a reload finds it
+
+
+
+=== with a resolver the next answer helps
+--- llm
+resolver 127.0.0.1:9;
+llm_adapter_provider p { endpoint https://no-such-host.invalid/v1; dialect openai; }
+--- location
+location /v1/ { llm_adapter p; }
+--- warns: provider "p", its calls will fail until "resolver" finds it
 
 
 
@@ -811,23 +821,6 @@ llm_adapter_model a;
 
 
 
-=== a pattern with two targets
---- llm
-llm_adapter_provider p { endpoint http://127.0.0.1:1; dialect openai; }
-llm_adapter_provider q { endpoint http://127.0.0.1:1; dialect openai; }
-llm_adapter_model a p q;
---- refused: more than one target ("q") is not supported by this version in llm.conf:3
-
-
-
-=== a pattern with a balance
---- llm
-llm_adapter_provider p { endpoint http://127.0.0.1:1; dialect openai; }
-llm_adapter_model a p balance=order;
---- refused: "balance=order" in llm.conf:2
-
-
-
 === a target whose provider is unknown
 --- llm
 # one line down
@@ -914,17 +907,6 @@ location /v1/ {
     llm_adapter nobody;
 }
 --- refused: no usable provider "nobody" in location.conf:2
-
-
-
-=== llm_adapter with two targets
---- llm
-llm_adapter_provider p { endpoint http://127.0.0.1:1; dialect openai; }
---- location
-location /v1/ {
-    llm_adapter p p:m;
-}
---- refused: more than one target ("p:m") is not supported by this version in location.conf:2
 
 
 

@@ -52,6 +52,7 @@ llm_adapter_provider o { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_1/v1; d
 llm_adapter_provider a { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_1/v1; dialect anthropic; key client; }
 llm_adapter_model o* o;
 llm_adapter_model a* a;
+llm_adapter_retry attempts=1;
 server {
     listen $TEST_NGINX_RAND_PORT_1;
     default_type application/json;
@@ -703,7 +704,7 @@ LLMCANARY
 
 
 
-=== a client's key refused is the provider's word
+=== a client's key refused is the provider's word, without any it is ours
 --- http_config
 server { listen $TEST_NGINX_RAND_PORT_2; default_type application/json; return 401 '{"error":{"message":"Incorrect API key"}}'; }
 llm_adapter_provider none { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_2; dialect openai; key none; }
@@ -714,7 +715,7 @@ location /2/ { llm_adapter client; }
 --- request eval
 [map { "POST /$_/chat/completions\n" . '{"model":"x","messages":[]}' } 1 .. 2]
 --- says
-401 text/plain: {"error":{"message":"Incorrect API key"}}
+502 openai server_error - provider_auth: refused the gateway's credentials
 401 text/plain: {"error":{"message":"Incorrect API key"}}
 
 

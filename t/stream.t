@@ -42,7 +42,8 @@ add_block_preprocessor(sub {
     $block->set_value(http_config => ($block->http_config // '')
         . 'llm_adapter_provider p { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_1; dialect openai; ' . $members . '}'
         . 'llm_adapter_provider a { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_1; dialect anthropic; }'
-        . 'llm_adapter_model m p; llm_adapter_model c a;');
+        . 'llm_adapter_model m p; llm_adapter_model c a;'
+        . 'llm_adapter_retry attempts=1;');
     $block->set_value(config => 'location /v1/ { llm_adapter on; ' . (scalar($block->location) // '') . '}')
         if !defined $block->config;
     $block->set_value(request => ::stream('')) if !defined $block->request;
@@ -758,7 +759,7 @@ cut its answer
 --- answer eval
 [::event('response.created', ',"sequence_number":0,"response":{"id":"r"}'), ::event('response.failed', ',"sequence_number":1,"response":{"id":"r","status":"failed","error":{"code":"rate_limit_exceeded","message":"slow down"}}')]
 --- error_code: 429
---- response_body_like: ^\{"error":\{"message":"[^"]*","type":"rate_limit_error"
+--- response_body_like: ^\{"error":\{"message":"slow down","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"
 
 
 

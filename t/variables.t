@@ -44,6 +44,7 @@ llm_adapter_model half p;
 llm_adapter_model none p;
 llm_adapter_model other p;
 llm_adapter_model c a;
+llm_adapter_retry attempts=1;
 EOC
     $block->set_value(config => 'access_log logs/access.log all; location /v1/ { llm_adapter on; }')
         if !defined $block->config;

@@ -13,18 +13,6 @@
 #include "dialect_anthropic.h"
 
 
-/* rq->member */
-
-enum {
-    ANTHROPIC_M_MODEL = LLM_MEMBER_MODEL,
-    ANTHROPIC_M_STREAM = LLM_MEMBER_STREAM,
-    ANTHROPIC_M_MESSAGES,
-    ANTHROPIC_M_OUTPUT_FORMAT,
-    ANTHROPIC_M_OUTPUT_CONFIG,
-    ANTHROPIC_M_MAX
-};
-
-
 typedef struct {
     const llm_model_t     *models;
     llm_uint_t             n;
@@ -92,7 +80,11 @@ static const llm_str_t  anthropic_members[ANTHROPIC_M_MAX] = {
     llm_string("stream"),
     llm_string("messages"),
     llm_string("output_format"),
-    llm_string("output_config")
+    llm_string("output_config"),
+    llm_string("max_tokens"),
+    llm_string("container"),
+    llm_string("system"),
+    llm_string("tools")
 };
 
 
@@ -144,6 +136,9 @@ const llm_dialect_t  llm_dialect_anthropic = {
     anthropic_parse,
     anthropic_build,
     anthropic_rejected,
+    llm_classify,
+    anthropic_bound,
+    anthropic_prefix,
 
     anthropic_event,
     anthropic_plain,
@@ -197,7 +192,16 @@ anthropic_build(const llm_request_t *rq, const llm_change_t *change,
 {
     *n = 0;
 
-    return llm_splice_model(rq, change, mem, splices, n);
+    if (llm_splice_model(rq, change, mem, splices, n) != LLM_OK) {
+        return LLM_ERROR;
+    }
+
+    if (rq->endpoint->id != ANTHROPIC_MESSAGES) {
+        return LLM_OK;
+    }
+
+    return llm_splice_limit(rq, ANTHROPIC_M_MAX_TOKENS, change, mem, splices,
+                            n);
 }
 
 

@@ -3,7 +3,8 @@
  * Copyright (C) ngx_http_llm_module authors
  *
  * What the Anthropic dialect's files share: dialect_anthropic.c has the
- * request side and the texts of ours, dialect_anthropic_answer.c the answers.
+ * request side and the texts of ours, dialect_anthropic_answer.c the answers,
+ * dialect_anthropic_bound.c the state at the provider in both.
  */
 
 
@@ -19,6 +20,22 @@ enum {
     ANTHROPIC_COUNT,
     ANTHROPIC_MODELS,
     ANTHROPIC_MODEL
+};
+
+
+/* rq->member */
+
+enum {
+    ANTHROPIC_M_MODEL = LLM_MEMBER_MODEL,
+    ANTHROPIC_M_STREAM = LLM_MEMBER_STREAM,
+    ANTHROPIC_M_MESSAGES,
+    ANTHROPIC_M_OUTPUT_FORMAT,
+    ANTHROPIC_M_OUTPUT_CONFIG,
+    ANTHROPIC_M_MAX_TOKENS,
+    ANTHROPIC_M_CONTAINER,
+    ANTHROPIC_M_SYSTEM,
+    ANTHROPIC_M_TOOLS,
+    ANTHROPIC_M_MAX
 };
 
 
@@ -44,6 +61,17 @@ llm_int_t anthropic_plain(llm_answer_t *a, const u_char *pos,
 llm_int_t anthropic_plain_end(llm_answer_t *a);
 llm_int_t anthropic_plain_whole(llm_answer_t *a, const llm_str_t *text);
 void anthropic_answer_free(llm_answer_t *a);
+
+llm_uint_t anthropic_bound(const llm_request_t *rq, uint64_t *digests,
+    llm_uint_t max);
+uint64_t anthropic_prefix(const llm_request_t *rq);
+
+/* what a message, its container, or a block or delta of it names; only with
+ * a->want_bound */
+void anthropic_bind_message(llm_answer_t *a, const llm_json_value_t *message);
+void anthropic_bind_container(llm_answer_t *a,
+    const llm_json_value_t *object);
+void anthropic_bind_block(llm_answer_t *a, const llm_json_value_t *block);
 
 
 #endif /* _DIALECT_ANTHROPIC_H_INCLUDED_ */

@@ -46,6 +46,8 @@ enum {
     ANTHROPIC_P_USAGE,
     ANTHROPIC_P_REASON,
     ANTHROPIC_P_INPUT,
+    ANTHROPIC_P_FACTS,                 /* the rest with a->want_bound only */
+    ANTHROPIC_P_CONTAINER = ANTHROPIC_P_FACTS,
     ANTHROPIC_P_MAX
 };
 
@@ -106,7 +108,8 @@ static const llm_str_t  anthropic_paths[ANTHROPIC_P_MAX] = {
     llm_string("error"),
     llm_string("usage"),
     llm_string("stop_reason"),
-    llm_string("input_tokens")
+    llm_string("input_tokens"),
+    llm_string("container.id")
 };
 
 
@@ -151,6 +154,13 @@ anthropic_event(llm_answer_t *a, const llm_event_t *ev, llm_uint_t *what)
 
     if (rc == LLM_DECLINED) {
         type = ANTHROPIC_T_OTHER;
+    }
+
+    if (a->want_bound) {
+        anthropic_bind_message(a, &v[ANTHROPIC_E_MESSAGE]);
+        anthropic_bind_container(a, &v[ANTHROPIC_E_DELTA]);
+        anthropic_bind_block(a, &v[ANTHROPIC_E_DELTA]);
+        anthropic_bind_block(a, &v[ANTHROPIC_E_BLOCK]);
     }
 
     *what = anthropic_facts(a, d, type, v);
@@ -380,14 +390,15 @@ anthropic_error_status(const llm_json_value_t *error)
 llm_int_t
 anthropic_plain(llm_answer_t *a, const u_char *pos, const u_char *last)
 {
+    llm_uint_t           n;
     llm_json_value_t     error;
     anthropic_answer_t  *d;
 
+    n = a->want_bound ? ANTHROPIC_P_MAX : ANTHROPIC_P_FACTS;
     d = llm_answer_data(a, sizeof(anthropic_answer_t));
 
     if (d == NULL
-        || llm_plain_feed(a, &d->tap, anthropic_paths, ANTHROPIC_P_MAX, pos,
-                          last)
+        || llm_plain_feed(a, &d->tap, anthropic_paths, n, pos, last)
            != LLM_OK)
     {
         return LLM_ERROR;
@@ -414,11 +425,20 @@ anthropic_plain_end(llm_answer_t *a)
         return LLM_OK;
     }
 
-    for (i = 0; i < ANTHROPIC_P_MAX; i++) {
+    for (i = 0; i < ANTHROPIC_P_FACTS; i++) {
         llm_plain_value(d->tap, i, &v[i]);
     }
 
     anthropic_plain_facts(a, d, v, llm_tap_done(d->tap));
+
+    if (a->want_bound) {
+
+        /* an answer in pieces is large: no blocks of its content */
+
+        llm_plain_value(d->tap, ANTHROPIC_P_CONTAINER,
+                        &v[ANTHROPIC_P_CONTAINER]);
+        llm_answer_bind(a, &v[ANTHROPIC_P_CONTAINER]);
+    }
 
     return LLM_OK;
 }
@@ -428,14 +448,23 @@ llm_int_t
 anthropic_plain_whole(llm_answer_t *a, const llm_str_t *text)
 {
     llm_uint_t          done;
-    llm_json_value_t    v[ANTHROPIC_P_MAX];
+    llm_json_value_t    whole, v[ANTHROPIC_P_MAX];
     anthropic_answer_t  d;
 
     memset(&d, 0, sizeof(anthropic_answer_t));
 
-    done = llm_plain_text(text, anthropic_paths, ANTHROPIC_P_MAX, v);
+    done = llm_plain_text(text, anthropic_paths, ANTHROPIC_P_FACTS, v);
 
     anthropic_plain_facts(a, &d, v, done);
+
+    if (done && a->want_bound) {
+        memset(&whole, 0, sizeof(llm_json_value_t));
+
+        whole.raw = *text;
+        whole.type = LLM_JSON_OBJECT;
+
+        anthropic_bind_message(a, &whole);
+    }
 
     return LLM_OK;
 }
@@ -445,6 +474,8 @@ static void
 anthropic_plain_facts(llm_answer_t *a, anthropic_answer_t *d,
     const llm_json_value_t *v, llm_uint_t done)
 {
+    a->terminal = done;
+
     if (anthropic_plain_error(a, &v[ANTHROPIC_P_ERROR])) {
         return;
     }

@@ -13,21 +13,6 @@
 #include "dialect_openai.h"
 
 
-/* rq->member */
-
-enum {
-    OPENAI_M_MODEL = LLM_MEMBER_MODEL,
-    OPENAI_M_STREAM = LLM_MEMBER_STREAM,
-    OPENAI_M_STREAM_OPTIONS,
-    OPENAI_M_MESSAGES,
-    OPENAI_M_INPUT,
-    OPENAI_M_PROMPT,
-    OPENAI_M_RESPONSE_FORMAT,
-    OPENAI_M_TEXT,
-    OPENAI_M_MAX
-};
-
-
 typedef struct {
     const llm_model_t     *models;
     llm_uint_t             n;
@@ -42,10 +27,11 @@ static llm_uint_t openai_usage_in_stream(const llm_request_t *rq);
 static llm_int_t openai_build(const llm_request_t *rq,
     const llm_change_t *change, const llm_mem_t *mem, llm_splice_t *splices,
     llm_uint_t *n);
+static llm_int_t openai_limits(const llm_request_t *rq,
+    const llm_change_t *change, const llm_mem_t *mem, llm_splice_t *splices,
+    llm_uint_t *n);
 static llm_uint_t openai_ask_usage(const llm_request_t *rq, llm_splice_t *s);
 static llm_uint_t openai_rejected(llm_uint_t status, const llm_str_t *body);
-static llm_uint_t openai_mentions(const llm_str_t *body, const char *word,
-    size_t len);
 
 static llm_int_t openai_error(const llm_error_t *err, const llm_mem_t *mem,
     llm_str_t *out);
@@ -115,7 +101,17 @@ static const llm_str_t  openai_members[OPENAI_M_MAX] = {
     llm_string("input"),
     llm_string("prompt"),
     llm_string("response_format"),
-    llm_string("text")
+    llm_string("text"),
+    llm_string("max_tokens"),
+    llm_string("max_completion_tokens"),
+    llm_string("max_output_tokens"),
+    llm_string("tools"),
+    llm_string("instructions"),
+    llm_string("previous_response_id"),
+    llm_string("conversation"),
+    llm_string("cached_content"),
+    llm_string("cachedContent"),
+    llm_string("extra_body")
 };
 
 
@@ -185,6 +181,9 @@ const llm_dialect_t  llm_dialect_openai = {
     openai_parse,
     openai_build,
     openai_rejected,
+    llm_classify,
+    openai_bound,
+    openai_prefix,
 
     openai_event,
     openai_plain,
@@ -272,11 +271,14 @@ static llm_int_t
 openai_build(const llm_request_t *rq, const llm_change_t *change,
     const llm_mem_t *mem, llm_splice_t *splices, llm_uint_t *n)
 {
+    llm_str_t     text;
     llm_splice_t  s;
 
     *n = 0;
 
-    if (llm_splice_model(rq, change, mem, splices, n) != LLM_OK) {
+    if (llm_splice_model(rq, change, mem, splices, n) != LLM_OK
+        || openai_limits(rq, change, mem, splices, n) != LLM_OK)
+    {
         return LLM_ERROR;
     }
 
@@ -284,23 +286,43 @@ openai_build(const llm_request_t *rq, const llm_change_t *change,
         return LLM_OK;
     }
 
-    if (llm_concat(mem, &splices[*n].text, &s.text, NULL) != LLM_OK) {
+    if (llm_concat(mem, &text, &s.text, NULL) != LLM_OK) {
         return LLM_ERROR;
     }
 
-    s.text = splices[*n].text;
+    s.text = text;
 
-    if (*n && s.offset < splices[0].offset) {
-        splices[1] = splices[0];
-        splices[0] = s;
-
-    } else {
-        splices[*n] = s;
-    }
-
-    (*n)++;
+    llm_splice_add(splices, n, &s);
 
     return LLM_OK;
+}
+
+
+static llm_int_t
+openai_limits(const llm_request_t *rq, const llm_change_t *change,
+    const llm_mem_t *mem, llm_splice_t *splices, llm_uint_t *n)
+{
+    switch (rq->endpoint->id) {
+
+    case OPENAI_CHAT:
+    case OPENAI_COMPLETIONS:
+
+        if (llm_splice_limit(rq, OPENAI_M_MAX_TOKENS, change, mem, splices, n)
+            != LLM_OK)
+        {
+            return LLM_ERROR;
+        }
+
+        return llm_splice_limit(rq, OPENAI_M_MAX_COMPLETION, change, mem,
+                                splices, n);
+
+    case OPENAI_RESPONSES:
+        return llm_splice_limit(rq, OPENAI_M_MAX_OUTPUT, change, mem, splices,
+                                n);
+
+    default:
+        return LLM_OK;
+    }
 }
 
 
@@ -375,39 +397,8 @@ openai_rejected(llm_uint_t status, const llm_str_t *body)
         return 0;
     }
 
-    return openai_mentions(body, "stream_options", 14)
-           || openai_mentions(body, "include_usage", 13);
-}
-
-
-/* word is in lower case */
-
-static llm_uint_t
-openai_mentions(const llm_str_t *body, const char *word, size_t len)
-{
-    u_char  ch;
-    size_t  i, n;
-
-    for (i = 0; i + len <= body->len; i++) {
-
-        for (n = 0; n < len; n++) {
-            ch = body->data[i + n];
-
-            if (ch >= 'A' && ch <= 'Z') {
-                ch |= 0x20;
-            }
-
-            if (ch != (u_char) word[n]) {
-                break;
-            }
-        }
-
-        if (n == len) {
-            return 1;
-        }
-    }
-
-    return 0;
+    return llm_mentions(body, "stream_options", 14)
+           || llm_mentions(body, "include_usage", 13);
 }
 
 

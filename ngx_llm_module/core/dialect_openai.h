@@ -4,7 +4,8 @@
  *
  * What the OpenAI dialect's files share: dialect_openai.c has the request
  * side and the texts of ours, dialect_openai_answer.c the answers,
- * dialect_openai_responses.c the events of the responses endpoint.
+ * dialect_openai_responses.c the events of the responses endpoint,
+ * dialect_openai_bound.c the state at the provider in requests and answers.
  */
 
 
@@ -22,6 +23,31 @@ enum {
     OPENAI_RESPONSES,
     OPENAI_MODELS,
     OPENAI_MODEL
+};
+
+
+/* rq->member */
+
+enum {
+    OPENAI_M_MODEL = LLM_MEMBER_MODEL,
+    OPENAI_M_STREAM = LLM_MEMBER_STREAM,
+    OPENAI_M_STREAM_OPTIONS,
+    OPENAI_M_MESSAGES,
+    OPENAI_M_INPUT,
+    OPENAI_M_PROMPT,
+    OPENAI_M_RESPONSE_FORMAT,
+    OPENAI_M_TEXT,
+    OPENAI_M_MAX_TOKENS,
+    OPENAI_M_MAX_COMPLETION,
+    OPENAI_M_MAX_OUTPUT,
+    OPENAI_M_TOOLS,
+    OPENAI_M_INSTRUCTIONS,
+    OPENAI_M_PREVIOUS,
+    OPENAI_M_CONVERSATION,
+    OPENAI_M_CACHED,
+    OPENAI_M_CACHED_CAMEL,
+    OPENAI_M_EXTRA,
+    OPENAI_M_MAX
 };
 
 
@@ -65,6 +91,15 @@ llm_int_t openai_responses_event(llm_answer_t *a, openai_answer_t *d,
     const llm_event_t *ev, llm_uint_t *what);
 llm_int_t openai_responses_error(const llm_answer_t *a,
     const llm_error_t *err, const llm_mem_t *mem, llm_str_t *out);
+
+llm_uint_t openai_bound(const llm_request_t *rq, uint64_t *digests,
+    llm_uint_t max);
+uint64_t openai_prefix(const llm_request_t *rq);
+
+/* what a response object, or an item of its output, names; only with
+ * a->want_bound */
+void openai_bind_response(llm_answer_t *a, const llm_json_value_t *response);
+void openai_bind_item(llm_answer_t *a, const llm_json_value_t *item);
 
 
 #endif /* _DIALECT_OPENAI_H_INCLUDED_ */

@@ -34,6 +34,7 @@ static void openai_plain_facts(llm_answer_t *a, const llm_json_value_t *v,
     llm_uint_t done);
 static llm_uint_t openai_plain_error(llm_answer_t *a,
     const llm_json_value_t *v, llm_uint_t end);
+static llm_uint_t openai_plain_binds(const llm_answer_t *a);
 
 
 /* members of a choice */
@@ -57,6 +58,9 @@ enum {
     OPENAI_P_REASON,
     OPENAI_P_STATUS,
     OPENAI_P_INCOMPLETE,
+    OPENAI_P_FACTS,                    /* the rest with a->want_bound only */
+    OPENAI_P_ID = OPENAI_P_FACTS,
+    OPENAI_P_CONVERSATION,
     OPENAI_P_MAX
 };
 
@@ -67,7 +71,9 @@ static const llm_str_t  openai_paths[OPENAI_P_MAX] = {
     llm_string("usage"),
     llm_string("choices.*.finish_reason"),
     llm_string("status"),
-    llm_string("incomplete_details.reason")
+    llm_string("incomplete_details.reason"),
+    llm_string("id"),
+    llm_string("conversation.id")
 };
 
 
@@ -516,14 +522,15 @@ openai_error_status(const llm_json_value_t *error)
 llm_int_t
 openai_plain(llm_answer_t *a, const u_char *pos, const u_char *last)
 {
+    llm_uint_t         n;
     openai_answer_t   *d;
     llm_json_value_t   v[OPENAI_P_MAX];
 
+    n = openai_plain_binds(a) ? OPENAI_P_MAX : OPENAI_P_FACTS;
     d = llm_answer_data(a, sizeof(openai_answer_t));
 
     if (d == NULL
-        || llm_plain_feed(a, &d->tap, openai_paths, OPENAI_P_MAX, pos, last)
-           != LLM_OK)
+        || llm_plain_feed(a, &d->tap, openai_paths, n, pos, last) != LLM_OK)
     {
         return LLM_ERROR;
     }
@@ -550,11 +557,23 @@ openai_plain_end(llm_answer_t *a)
         return LLM_OK;
     }
 
-    for (i = 0; i < OPENAI_P_MAX; i++) {
+    for (i = 0; i < OPENAI_P_FACTS; i++) {
         llm_plain_value(d->tap, i, &v[i]);
     }
 
     openai_plain_facts(a, v, llm_tap_done(d->tap));
+
+    if (openai_plain_binds(a)) {
+
+        /* an answer in pieces is large: no items of its output */
+
+        for ( /* void */ ; i < OPENAI_P_MAX; i++) {
+            llm_plain_value(d->tap, i, &v[i]);
+        }
+
+        llm_answer_bind(a, &v[OPENAI_P_CONVERSATION]);
+        llm_answer_bind(a, &v[OPENAI_P_ID]);
+    }
 
     return LLM_OK;
 }
@@ -564,13 +583,29 @@ llm_int_t
 openai_plain_whole(llm_answer_t *a, const llm_str_t *text)
 {
     llm_uint_t        done;
-    llm_json_value_t  v[OPENAI_P_MAX];
+    llm_json_value_t  whole, v[OPENAI_P_MAX];
 
-    done = llm_plain_text(text, openai_paths, OPENAI_P_MAX, v);
+    done = llm_plain_text(text, openai_paths, OPENAI_P_FACTS, v);
 
     openai_plain_facts(a, v, done);
 
+    if (done && openai_plain_binds(a)) {
+        memset(&whole, 0, sizeof(llm_json_value_t));
+
+        whole.raw = *text;
+        whole.type = LLM_JSON_OBJECT;
+
+        openai_bind_response(a, &whole);
+    }
+
     return LLM_OK;
+}
+
+
+static llm_uint_t
+openai_plain_binds(const llm_answer_t *a)
+{
+    return a->want_bound && a->endpoint->id == OPENAI_RESPONSES;
 }
 
 
@@ -578,6 +613,8 @@ static void
 openai_plain_facts(llm_answer_t *a, const llm_json_value_t *v,
     llm_uint_t done)
 {
+    a->terminal = done;
+
     if (openai_plain_error(a, v, 1)) {
         return;
     }

@@ -135,6 +135,14 @@ openai_responses_facts(llm_answer_t *a, openai_answer_t *d,
 
     type = openai_responses_type(ev, v);
 
+    if (a->want_bound) {
+        openai_bind_response(a, &v[OPENAI_E_RESPONSE]);
+
+        if (type == OPENAI_R_DONE) {
+            openai_bind_item(a, &v[OPENAI_E_ITEM]);
+        }
+    }
+
     switch (type) {
 
     case OPENAI_R_PREAMBLE:

@@ -264,7 +264,7 @@ typedef struct {
 
 /* one client's request, as far as it was read; memory: the caller's */
 
-#define LLM_REQUEST_MEMBERS  12
+#define LLM_REQUEST_MEMBERS  20
 
 struct llm_request_s {
     const llm_dialect_t   *dialect;
@@ -287,11 +287,15 @@ struct llm_request_s {
 
 typedef struct {
     llm_str_t              model;      /* len 0: as the client wrote it */
+    uint64_t               max_output; /* tokens; a larger limit in the request
+                                          is lowered to it (of duplicates the
+                                          last, as readers do).  0: none */
     unsigned               ask_usage:1;
 } llm_change_t;
 
 
-/* replace len bytes at offset by text; sorted by offset, not overlapping */
+/* replace len bytes at offset by text; sorted by offset, not overlapping.
+ * At most the model, stream_options and two limits of the output. */
 
 typedef struct {
     size_t                 offset;
@@ -319,6 +323,20 @@ typedef struct {
 
 
 /*
+ * State that a provider keeps and that another provider does not know: what
+ * a request refers to and what an answer names is reduced to a digest of 64
+ * bits for each (a response, a conversation, a container, a file, a signature
+ * or encrypted reasoning).  The same text gives the same digest everywhere.
+ */
+
+#define LLM_BOUND_MAX  16
+
+/* 64 bits of a text, never 0; not for secrets, no protection against
+ * collisions that are sought */
+uint64_t llm_digest(const void *data, size_t len, uint64_t seed);
+
+
+/*
  * What the events or bytes of one answer told, so far.  One for each attempt;
  * the dialect of the provider fills it.  mem must be able to free; private
  * data is released by answer_free.
@@ -330,6 +348,12 @@ struct llm_answer_s {
     const llm_mem_t       *mem;
     void                  *data;       /* the dialect's own */
 
+    uint64_t               bound[LLM_BOUND_MAX];    /* see llm_bound.c; with
+                                                       want_bound only */
+    uint8_t                nbound;     /* used; further ones write over the
+                                          oldest */
+    uint8_t                bound_next;
+
     llm_usage_t            usage;
     u_char                 finish_reason[32];
     uint8_t                finish_reason_len;
@@ -338,13 +362,16 @@ struct llm_answer_s {
                                                asked by us, not the client */
     unsigned               structured:1;    /* set by the caller from the
                                                request */
+    unsigned               want_bound:1;    /* set by the caller: the names of
+                                               state kept at the provider */
     unsigned               begun:1;    /* something was said that the reader
                                           of a stream may be shown */
     unsigned               open:1;     /* in the middle of a tool call or of
                                           structured output */
     unsigned               finished:1; /* a finish reason was seen: the
                                           content is whole */
-    unsigned               terminal:1; /* the dialect's own last event */
+    unsigned               terminal:1; /* the dialect's own last event; of a
+                                          plain answer, its JSON was whole */
     unsigned               failed:1;   /* the provider told an error */
     uint16_t               status;     /* with failed: the HTTP status that
                                           fits its error */
@@ -401,18 +428,34 @@ struct llm_dialect_s {
      * what build() put in */
     llm_uint_t           (*rejected)(llm_uint_t status, const llm_str_t *body);
 
+    /* What kind of failure is told by an answer or an event of this status
+     * whose text is body (may be empty): LLM_FAIL_...  Never LLM_FAIL_NONE
+     * for a status >= 400. */
+    llm_uint_t           (*failure)(llm_uint_t status, const llm_str_t *body);
+
+    /* Digests of the state that the request refers to, newest first, at most
+     * max of them; their number. */
+    llm_uint_t           (*bound)(const llm_request_t *rq, uint64_t *digests,
+                               llm_uint_t max);
+
+    /* A digest of the conversation's beginning: the same for each of its
+     * turns.  0: the request has none. */
+    uint64_t             (*prefix)(const llm_request_t *rq);
+
     /* a stream's next event: its mask in *what, facts in a.  LLM_OK or
      * LLM_ERROR. */
     llm_int_t            (*event)(llm_answer_t *a, const llm_event_t *ev,
                                llm_uint_t *what);
 
     /* a plain answer's next bytes, and its end.  a->failed: it has an error
-     * member at the top. */
+     * member at the top.  Of a->bound only the answer's own: its id, its
+     * conversation, its container. */
     llm_int_t            (*plain)(llm_answer_t *a, const u_char *pos,
                                const u_char *last);
     llm_int_t            (*plain_end)(llm_answer_t *a);
 
-    /* the same in one step, for a plain answer that stands in one piece */
+    /* the same in one step, for a plain answer that stands in one piece;
+     * a->bound has the items or blocks of its content, too */
     llm_int_t            (*plain_whole)(llm_answer_t *a,
                                const llm_str_t *text);
 
@@ -444,6 +487,71 @@ struct llm_dialect_s {
     llm_str_t              key_header;
     llm_str_t              key_prefix;
 };
+
+
+/* ----------------------------------------------- failures: llm_failure.c */
+
+/*
+ * Classes of failure: what is done about one depends on nothing else.  Of
+ * the classes marked "ours" the dialect does not know whose the key is: with
+ * the client's key they are LLM_FAIL_CLIENT.
+ */
+
+enum {
+    LLM_FAIL_NONE = 0,
+    LLM_FAIL_RETRY,                /* the same provider may do it now */
+    LLM_FAIL_WAIT,                 /* a rate limit: when it says so, if that is
+                                      near, else elsewhere */
+    LLM_FAIL_OVERLOADED,           /* the same, but it is the provider's own
+                                      trouble (503, 529) */
+    LLM_FAIL_SILENT,               /* nothing came: elsewhere only */
+    LLM_FAIL_AWAY,                 /* no address, no trust: elsewhere only */
+    LLM_FAIL_CONTEXT,              /* where more context is, else give up */
+    LLM_FAIL_CLIENT,               /* the request's own fault: give up */
+    LLM_FAIL_AUTH,                 /* ours: 401, 403 */
+    LLM_FAIL_MODEL,                /* ours: the model is not known there */
+    LLM_FAIL_QUOTA                 /* ours: no credit left */
+};
+
+
+/*
+ * The object that tells the error, in a body of any form: that of
+ * "response", "error", or the body; of an array its first item.  LLM_OK, or
+ * LLM_DECLINED: there is none, or the body is not valid JSON.
+ */
+llm_int_t llm_error_object(const llm_str_t *body, llm_json_value_t *error);
+
+
+/*
+ * When to come back, as the provider said it: Retry-After (seconds or
+ * HTTP-date, RFC 9110 10.2.3), retry-after-ms, x-ratelimit-* and
+ * anthropic-ratelimit-* (of a limit whose remainder is 0, else the longest),
+ * x-should-retry, Google's RetryInfo in a body.  Milliseconds from the time
+ * given as now (epoch, ms); -1: not said.
+ */
+
+typedef struct {
+    int64_t                after_ms;   /* retry-after-ms */
+    int64_t                after;      /* Retry-After */
+    int64_t                reset;      /* of limits, the longest that counts */
+    int64_t                info;       /* RetryInfo */
+    int8_t                 should_retry;    /* 1, 0; -1: not said */
+    uint8_t                exhausted;  /* bits: limits whose remainder is 0 */
+    int64_t                resets[4];  /* requests, tokens, input-, output- */
+} llm_wait_t;
+
+void llm_wait_init(llm_wait_t *w);
+/* name in lower case; others than those above are ignored */
+void llm_wait_header(llm_wait_t *w, const llm_str_t *name,
+    const llm_str_t *value, uint64_t now);
+void llm_wait_body(llm_wait_t *w, const llm_str_t *body);
+/* ms, -1: not said.  Precedence: after_ms, after, info, resets */
+int64_t llm_wait_ms(const llm_wait_t *w);
+
+/* The n-th (from 0) delay of an exponential back-off between min and max with
+ * jitter: ms, random within the upper half of min * 2^n, max at most. */
+uint64_t llm_backoff(uint64_t min, uint64_t max, llm_uint_t n,
+    uint32_t random);
 
 
 extern const llm_dialect_t  llm_dialect_openai;

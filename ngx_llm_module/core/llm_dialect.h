@@ -59,9 +59,19 @@ llm_int_t llm_request_parse(llm_request_t *rq, const llm_request_spec_t *spec,
 void llm_json_path(const llm_json_value_t *value, const llm_str_t *names,
     llm_uint_t n, llm_json_value_t *found);
 
+/* adds a splice, kept sorted by offset */
+void llm_splice_add(llm_splice_t *splices, llm_uint_t *n,
+    const llm_splice_t *s);
+
 /* adds the splice that replaces the model, if it changes */
 llm_int_t llm_splice_model(const llm_request_t *rq, const llm_change_t *change,
     const llm_mem_t *mem, llm_splice_t *splices, llm_uint_t *n);
+
+/* adds the one that lowers a member to change->max_output: a whole number
+ * of any length that is larger; anything else stays as it is */
+llm_int_t llm_splice_limit(const llm_request_t *rq, llm_uint_t member,
+    const llm_change_t *change, const llm_mem_t *mem, llm_splice_t *splices,
+    llm_uint_t *n);
 
 
 /* ---------------------------------------------------------------- texts */
@@ -136,6 +146,84 @@ void llm_plain_value(llm_tap_t *tap, llm_uint_t i, llm_json_value_t *value);
  * is a valid object */
 llm_uint_t llm_plain_text(const llm_str_t *text, const llm_str_t *paths,
     llm_uint_t n, llm_json_value_t *values);
+
+
+/* ---------------------------------------------- failures: llm_classify.c */
+
+/* what every dialect does: compatible servers mix the codes of all APIs */
+llm_uint_t llm_classify(llm_uint_t status, const llm_str_t *body);
+
+/* 1 if text has word in it, which is in lower case, in any case */
+llm_uint_t llm_mentions(const llm_str_t *text, const char *word, size_t len);
+
+
+/* ------------------------------------------------- digests: llm_digest.c */
+
+/* llm_digest() of a text that comes in pieces */
+
+typedef struct {
+    uint64_t               hash;
+    uint64_t               len;
+    u_char                 rest[8];    /* len % 8 bytes not yet mixed in */
+} llm_digest_t;
+
+void llm_digest_init(llm_digest_t *d, uint64_t seed);
+void llm_digest_add(llm_digest_t *d, const void *data, size_t len);
+/* the text of a JSON string, unescaped; of anything else nothing */
+void llm_digest_string(llm_digest_t *d, const llm_json_value_t *value);
+/* never 0; d may go on after it */
+uint64_t llm_digest_end(const llm_digest_t *d);
+
+
+/* ---------------------------------- state kept at a provider: llm_bound.c */
+
+/* a request's references: the last max that were added */
+
+typedef struct {
+    uint64_t              *digests;    /* a ring */
+    llm_uint_t             max;
+    llm_uint_t             n;
+    llm_uint_t             next;
+} llm_bound_t;
+
+void llm_bound_init(llm_bound_t *b, uint64_t *digests, llm_uint_t max);
+/* a string that is not empty; else nothing, as of those seen already */
+void llm_bound_add(llm_bound_t *b, const llm_json_value_t *value);
+/* the same for "ID" and {"id": "ID"} */
+void llm_bound_add_id(llm_bound_t *b, const llm_json_value_t *value);
+/* puts the newest first; their number */
+llm_uint_t llm_bound_end(llm_bound_t *b);
+
+/*
+ * 1 if one of words, ended by len 0, stands in text as a whole JSON string:
+ * a name or a value.  Each ends in one of d e f g t u v w, which is what
+ * makes it fast.  Written with escapes it is not found.
+ */
+llm_uint_t llm_bound_words(const llm_str_t *text, const llm_str_t *words);
+
+/* the same for what an answer names: only with a->want_bound */
+void llm_answer_bind(llm_answer_t *a, const llm_json_value_t *value);
+void llm_answer_bind_id(llm_answer_t *a, const llm_json_value_t *value);
+
+
+/* ---------------------------- the conversation's beginning: llm_prefix.c */
+
+/*
+ * Clients write the same beginning anew with each turn, and not always in the
+ * same bytes.  Not looked at are: cache_control, which moves on to the newest
+ * message; whether a text is a string or the only block of its kind; the line
+ * x-anthropic-billing-header, which Claude Code puts first into its system
+ * text with a number that changes each time.
+ */
+
+/* a value as it is written */
+void llm_prefix_raw(llm_digest_t *d, const llm_json_value_t *value);
+/* a text, or an array of blocks */
+void llm_prefix_content(llm_digest_t *d, const llm_json_value_t *value);
+/* the messages up to the first of the user; if there is none, the first
+ * message.  A string is one of the user.  1 if there is any. */
+llm_uint_t llm_prefix_messages(llm_digest_t *d,
+    const llm_json_value_t *messages);
 
 
 /* headers that tell whose account it is, and what is left of it: compatible

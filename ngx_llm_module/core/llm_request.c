@@ -36,6 +36,8 @@ static llm_int_t llm_request_invalid(llm_error_t *err, const llm_mem_t *mem,
     const llm_json_error_t *je);
 static void llm_message(llm_out_t *o, const void *data);
 static void llm_render_string(llm_out_t *o, const void *data);
+static llm_uint_t llm_limit_passes(const llm_json_value_t *v, uint64_t max);
+static void llm_render_uint(llm_out_t *o, const void *data);
 
 
 llm_int_t
@@ -279,11 +281,26 @@ llm_message(llm_out_t *o, const void *data)
 }
 
 
+void
+llm_splice_add(llm_splice_t *splices, llm_uint_t *n, const llm_splice_t *s)
+{
+    llm_uint_t  i;
+
+    for (i = *n; i && s->offset < splices[i - 1].offset; i--) {
+        splices[i] = splices[i - 1];
+    }
+
+    splices[i] = *s;
+
+    (*n)++;
+}
+
+
 llm_int_t
 llm_splice_model(const llm_request_t *rq, const llm_change_t *change,
     const llm_mem_t *mem, llm_splice_t *splices, llm_uint_t *n)
 {
-    llm_splice_t            *s;
+    llm_splice_t             s;
     const llm_json_value_t  *v;
 
     v = &rq->member[LLM_MEMBER_MODEL];
@@ -296,18 +313,16 @@ llm_splice_model(const llm_request_t *rq, const llm_change_t *change,
         return LLM_OK;
     }
 
-    s = &splices[*n];
+    s.offset = v->raw.data - rq->body.data;
+    s.len = v->raw.len;
 
-    s->offset = v->raw.data - rq->body.data;
-    s->len = v->raw.len;
-
-    if (llm_render(mem, &s->text, llm_render_string, &change->model)
+    if (llm_render(mem, &s.text, llm_render_string, &change->model)
         != LLM_OK)
     {
         return LLM_ERROR;
     }
 
-    (*n)++;
+    llm_splice_add(splices, n, &s);
 
     return LLM_OK;
 }
@@ -317,4 +332,68 @@ static void
 llm_render_string(llm_out_t *o, const void *data)
 {
     llm_out_string(o, data);
+}
+
+
+llm_int_t
+llm_splice_limit(const llm_request_t *rq, llm_uint_t member,
+    const llm_change_t *change, const llm_mem_t *mem, llm_splice_t *splices,
+    llm_uint_t *n)
+{
+    llm_splice_t             s;
+    const llm_json_value_t  *v;
+
+    v = &rq->member[member];
+
+    if (change->max_output == 0 || !llm_limit_passes(v, change->max_output)) {
+        return LLM_OK;
+    }
+
+    s.offset = v->raw.data - rq->body.data;
+    s.len = v->raw.len;
+
+    if (llm_render(mem, &s.text, llm_render_uint, &change->max_output)
+        != LLM_OK)
+    {
+        return LLM_ERROR;
+    }
+
+    llm_splice_add(splices, n, &s);
+
+    return LLM_OK;
+}
+
+
+static llm_uint_t
+llm_limit_passes(const llm_json_value_t *v, uint64_t max)
+{
+    size_t    i;
+    uint64_t  n;
+
+    if (v->type != LLM_JSON_NUMBER) {
+        return 0;
+    }
+
+    if (llm_json_uint(v, &n) == LLM_OK) {
+        return n > max;
+    }
+
+    /* digits alone are a number that does not fit */
+
+    for (i = 0; i < v->raw.len; i++) {
+        if (v->raw.data[i] < '0' || v->raw.data[i] > '9') {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+static void
+llm_render_uint(llm_out_t *o, const void *data)
+{
+    const uint64_t *n = data;
+
+    llm_out_uint(o, *n);
 }

@@ -94,6 +94,7 @@ builds(void)
           &err);
 
     change.model = cstr("b\"");
+    change.max_output = 0;
     change.ask_usage = 1;
 
     is_int(llm_dialect_anthropic.build(&rq, &change, &pool.mem, s, &n),
@@ -109,6 +110,21 @@ builds(void)
     change.model = cstr("");
     llm_dialect_anthropic.build(&rq, &change, &pool.mem, s, &n);
     is_int(n, 0, "build: no model");
+
+    parse(&rq, D, "messages", cstr("{\"max_tokens\":32001 ,\"model\":\"a\","
+                                   "\"messages\":[]}"), &pool.mem, &err);
+
+    change.model = cstr("b");
+    change.max_output = 32000;
+    llm_dialect_anthropic.build(&rq, &change, &pool.mem, s, &n);
+    out = splice(&pool, &rq.body, s, n);
+    is(&out, "{\"max_tokens\":32000 ,\"model\":\"b\",\"messages\":[]}",
+       "build: a smaller limit");
+
+    change.model = cstr("");
+    change.max_output = 32001;
+    llm_dialect_anthropic.build(&rq, &change, &pool.mem, s, &n);
+    is_int(n, 0, "build: a limit that fits");
 
     out = cstr("stream_options");
     is_int(llm_dialect_anthropic.rejected(400, &out), 0, "rejected: never");
@@ -547,7 +563,8 @@ scenario(size_t fail, size_t *calls)
     llm_answer_t   a;
     llm_request_t  rq;
     llm_model_t    model = { llm_string("a"), llm_string("b") };
-    static char    good[] = "{\"model\":\"\\u0061\"," MSG ",\"stream\":true}";
+    static char    good[] = "{\"model\":\"\\u0061\"," MSG ",\"stream\":true,"
+                            "\"max_tokens\":2}";
 
     pool_init(&pool, fail);
     oom = 0;
@@ -563,6 +580,7 @@ scenario(size_t fail, size_t *calls)
     OOM(parse(&rq, D, "messages", cstr(good), &pool.mem, &err));
 
     change.model = cstr("b");
+    change.max_output = 1;
     change.ask_usage = 1;
 
     OOM(llm_dialect_anthropic.build(&rq, &change, &pool.mem, s, &n));

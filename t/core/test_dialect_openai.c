@@ -262,7 +262,7 @@ typedef struct {
     const char            *path;
     const char            *body;
     const char            *model;      /* NULL: as it is */
-    int                    ask;
+    int                    ask;        /* for usage: 1; more: max_output */
     const char            *want;       /* NULL: the body */
 } build_t;
 
@@ -301,6 +301,43 @@ static const build_t  builds[] = {
       "{\"model\":\"b\",\"stream\":true}" },
     { "embeddings", "{\"model\":\"a\",\"stream\":true}", "b", 1,
       "{\"model\":\"b\",\"stream\":true}" },
+
+    /* limits of the output */
+
+    { CHAT, "{\"model\":\"a\"," MSG ",\"max_tokens\":1001}", NULL, 1, NULL },
+    { CHAT, "{\"model\":\"a\"," MSG ",\"max_tokens\":1001}", NULL, 1000,
+      "{\"model\":\"a\"," MSG ",\"max_tokens\":1000}" },
+    { CHAT, "{\"model\":\"a\"," MSG ",\"max_tokens\":1000}", NULL, 1000,
+      NULL },
+    { CHAT, "{\"model\":\"a\"," MSG "}", NULL, 1000, NULL },
+    { CHAT, "{\"model\":\"a\"," MSG ",\"max_tokens\":null}", NULL, 1000,
+      NULL },
+    { CHAT, "{\"model\":\"a\"," MSG ",\"max_tokens\":\"9999\"}", NULL, 1000,
+      NULL },
+    { CHAT, "{\"model\":\"a\"," MSG ",\"max_tokens\":9999.5}", NULL, 1000,
+      NULL },
+    { CHAT, "{\"model\":\"a\"," MSG ",\"max_tokens\":-9999}", NULL, 1000,
+      NULL },
+    { CHAT, "{\"model\":\"a\"," MSG ",\"max_output_tokens\":9999}", NULL, 1000,
+      NULL },
+    { CHAT, "{\"model\":\"a\"," MSG
+      ",\"max_tokens\":99999999999999999999999 }", NULL, 1000,
+      "{\"model\":\"a\"," MSG ",\"max_tokens\":1000 }" },
+    { CHAT, "{\"max_completion_tokens\": 5000,\"model\":\"a\"," MSG
+      ",\"stream\":true,\"max_tokens\":5000}", "b", 1000,
+      "{\"max_completion_tokens\": 1000,\"model\":\"b\"," MSG
+      ",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+      "\"max_tokens\":1000}" },
+    { CHAT, "{\"max_tokens\":5,\"max_tokens\":5000,\"model\":\"a\"," MSG "}",
+      NULL, 1000,
+      "{\"max_tokens\":5,\"max_tokens\":1000,\"model\":\"a\"," MSG "}" },
+    { "completions", "{\"max_tokens\":1e4,\"max_tokens\":2000,"
+      "\"model\":\"a\"}", NULL, 1000,
+      "{\"max_tokens\":1e4,\"max_tokens\":1000,\"model\":\"a\"}" },
+    { "responses", "{\"max_output_tokens\":1001,\"max_tokens\":1001}", "b",
+      1000, "{\"max_output_tokens\":1000,\"max_tokens\":1001}" },
+    { "embeddings", "{\"model\":\"a\",\"max_tokens\":1001}", NULL, 1000,
+      NULL },
 };
 
 
@@ -330,7 +367,8 @@ build_table(void)
         }
 
         change.model = cstr(builds[i].model);
-        change.ask_usage = builds[i].ask;
+        change.max_output = builds[i].ask > 1 ? builds[i].ask : 0;
+        change.ask_usage = builds[i].ask != 0;
 
         is_int(llm_dialect_openai.build(&rq, &change, &pool.mem, s, &n),
                LLM_OK, "build");
@@ -407,6 +445,7 @@ build_one(char *body, const char *model)
 
     if (good) {
         change.model = cstr(model);
+        change.max_output = 0;
         change.ask_usage = 1;
 
         good = (llm_dialect_openai.build(&rq, &change, &pool.mem, s, &n)

@@ -52,7 +52,7 @@ my %BODY = (
 my @FIELDS = qw(
     status error provider model requested_model dialect stream attempts
     prompt_tokens completion_tokens cached_tokens usage_source finish_reason
-    ttft overhead
+    ttft overhead cost breaker
 );
 
 
@@ -60,7 +60,8 @@ my @FIELDS = qw(
 
 # The text inside http {}.  provider, location, server, http: more text at
 # these places; locations: further locations as { PREFIX => TEXT }; they get
-# "llm_adapter on;" unless TEXT has it.
+# "llm_adapter on;" unless TEXT has it.  retry: arguments of llm_adapter_retry;
+# without it a failure is shown as it is, and opens no breaker.
 
 sub gateway_conf {
     my (%o) = @_;
@@ -72,6 +73,7 @@ sub gateway_conf {
 
     my $provider = $o{provider} // '';
     my $key = $provider =~ /^\s*key\s/m ? '' : 'key none;';
+    $key .= ' breaker off;' if $provider !~ /\bbreaker\s/;
 
     my %locations = ('/v1/' => $o{location} // '',
                      %{ $o{locations} // {} });
@@ -101,6 +103,8 @@ sub gateway_conf {
         $key
         $provider
     }
+
+    llm_adapter_retry @{[ $o{retry} // 'attempts=1' ]};
 
     llm_adapter_model claude* anthropic;
     llm_adapter_model * openai;

@@ -45,12 +45,14 @@ my $conf = gateway_conf(
         endpoint http://127.0.0.1:%%MOCK%%/v1;
         dialect openai;
         key client;
+        breaker off;
     }
 
     llm_adapter_provider dead {
         endpoint http://127.0.0.1:1/v1;
         dialect openai;
         key env:TEST_E2E_KEY;
+        breaker off;
     }
 EOT
 

@@ -50,15 +50,28 @@ sub silent_port {
 my $silent = silent_port();
 my $refusing = free_port();
 
-my $old = '';
+# NAME PORT DIALECT KEY and what else its block says
 
-$old .= <<"EOT" for 1 .. 4;
-    llm_adapter_provider old$_ {
-        endpoint http://127.0.0.1:%%MOCK%%/v1;
-        dialect openai;
-        key none;
+my $providers = '';
+
+for ('silent SILENT openai none', 'refusing REFUSING openai none',
+     'timely MOCK openai none timeout first_token=400ms idle=400ms plain=400ms;',
+     'keyed MOCK openai env:TEST_E2E_KEY',
+     'keyeda MOCK anthropic env:TEST_E2E_KEY',
+     'theirs MOCK openai client', 'theirsa MOCK anthropic client',
+     map { "old$_ MOCK openai none" } 1 .. 4)
+{
+    my ($name, $port, $dialect, $key, $more) = split / /, $_, 5;
+    $providers .= <<"EOT";
+    llm_adapter_provider $name {
+        endpoint http://127.0.0.1:%%$port%%/v1;
+        dialect $dialect;
+        key $key;
+        breaker off;
+        @{[ $more // '' ]}
     }
 EOT
+}
 
 my ($t, $mock) = gateway(
     location => 'llm_adapter_ping off;',
@@ -72,44 +85,12 @@ my ($t, $mock) = gateway(
         '/refusing/v1/' => 'llm_adapter refusing;',
         '/key/v1/' => 'llm_adapter keyed;',
         '/keya/v1/' => 'llm_adapter keyeda;',
+        '/theirs/v1/' => 'llm_adapter theirs theirsa;',
         map { ("/old$_/v1/" => "llm_adapter old$_;") } 1 .. 4,
     },
     env => { TEST_E2E_KEY => 'sk-canary-0123456789' },
     vars => { SILENT => $silent // 1, REFUSING => $refusing },
-    http => <<"EOT");
-    llm_adapter_provider silent {
-        endpoint http://127.0.0.1:%%SILENT%%/v1;
-        dialect openai;
-        key none;
-    }
-
-    llm_adapter_provider refusing {
-        endpoint http://127.0.0.1:%%REFUSING%%/v1;
-        dialect openai;
-        key none;
-    }
-
-    llm_adapter_provider timely {
-        endpoint http://127.0.0.1:%%MOCK%%/v1;
-        dialect openai;
-        key none;
-        timeout first_token=400ms idle=400ms plain=400ms;
-    }
-
-    llm_adapter_provider keyed {
-        endpoint http://127.0.0.1:%%MOCK%%/v1;
-        dialect openai;
-        key env:TEST_E2E_KEY;
-    }
-
-    llm_adapter_provider keyeda {
-        endpoint http://127.0.0.1:%%MOCK%%/v1;
-        dialect anthropic;
-        key env:TEST_E2E_KEY;
-    }
-
-$old
-EOT
+    http => $providers);
 
 my @STREAMED = qw(chat completions messages responses);
 my %HIDES = (chat => 1, completions => 1);
@@ -179,16 +160,12 @@ SKIP: {
 }
 
 for my $kind (@STREAMED) {
-    my @silent = (['no answer', { fault => 'hang' }],
-                  ['only a head', { fault => 'hang_head' }]);
-
-    # (the mock provider's responses begin with more than a preamble)
-    push @silent,
+    for my $case (
+        ['no answer', { fault => 'hang' }],
+        ['only a head', { fault => 'hang_head' }],
         ['only a preamble', { first => '9s' }],
-        ['a preamble and heartbeats', { first => '9s', heartbeat => '50ms' }]
-        if $kind ne 'responses';
-
-    for my $case (@silent) {
+        ['a preamble and heartbeats', { first => '9s', heartbeat => '50ms' }],
+    ) {
         my ($what, $set) = @$case;
         my $name = "first_token, $kind, $what";
         my ($r, $log, $took) = try_it($kind, stream => 1, prefix => '/t',
@@ -456,16 +433,9 @@ for my $kind (@STREAMED) {
                            mock => { fault => 'error_first', events => 5,
                                      message => 'it broke here' });
 
-    if ($kind eq 'responses') {
-        my $e = is_in_band($r, $kind, "$kind, error_first");
-        is($e->{message}, 'it broke here', "$kind, error_first: its words");
-
-    } else {
-        my $e = is_error($r, $kind, $r->status, "$kind, error_first");
-        cmp_ok($r->status, '>=', 400, "$kind, error_first: its status");
-        is($e->{message}, 'it broke here', "$kind, error_first: its words");
-    }
-
+    my $e = is_error($r, $kind, $r->status, "$kind, error_first");
+    cmp_ok($r->status, '>=', 400, "$kind, error_first: its status");
+    is($e->{message}, 'it broke here', "$kind, error_first: its words");
     is($log->{error}, 'upstream_error', "$kind, error_first: \$llm_error");
 
     for my $h2 (0, 1) {
@@ -663,6 +633,7 @@ for my $kind (qw(chat messages responses embeddings)) {
         for my $stream ($kind eq 'chat' ? (0, 1) : (0)) {
             my $name = "$kind, status $status" . ($stream ? ', stream' : '');
             my ($r, $log) = try_it($kind, stream => $stream, close => 1,
+                                   prefix => '/theirs',
                                    mock => { status => $status,
                                              retry_after => '7' });
             is($r->status, $status, "$name: passes");
@@ -708,8 +679,9 @@ for my $case (['/key', 'chat'], ['/key', 'responses'], ['/keya', 'messages']) {
 {
     # not ours: it is the client's to know
 
-    my ($r) = try_it('chat', close => 1, mock => { status => 401 });
-    is($r->status, 401, 'no key of ours and a 401');
+    my ($r) = try_it('chat', close => 1, prefix => '/theirs',
+                     mock => { status => 401 });
+    is($r->status, 401, "the client's key and a 401");
     is($r->body, $mock->last_response_body, 'its body');
 }
 

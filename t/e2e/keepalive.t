@@ -51,18 +51,21 @@ my ($t, $mock) = gateway(
         endpoint http://several/v1;
         dialect openai;
         key none;
+        breaker off;
     }
 
     llm_adapter_provider twice {
         endpoint http://twice/v1;
         dialect openai;
         key none;
+        breaker off;
     }
 
     llm_adapter_provider named {
         endpoint http://provider.named/v1;
         dialect openai;
         key none;
+        breaker off;
     }
 
     llm_adapter_provider two {
@@ -70,6 +73,7 @@ my ($t, $mock) = gateway(
         dialect openai;
         key none;
         keepalive 2;
+        breaker off;
     }
 
     llm_adapter_provider none {
@@ -77,6 +81,7 @@ my ($t, $mock) = gateway(
         dialect openai;
         key none;
         keepalive 0;
+        breaker off;
     }
 EOT
 

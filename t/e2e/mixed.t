@@ -53,6 +53,7 @@ my ($t, $mock) = gateway(
         endpoint http://pool/v1;
         dialect openai;
         key none;
+        breaker off;
     }
 EOT
 

@@ -115,8 +115,8 @@ my $providers = '';
 
 for my $name (sort keys %PROVIDERS) {
     $providers .= "    llm_adapter_provider $name {\n        "
-                  . "dialect openai; key env:TEST_E2E_KEY; $PROVIDERS{$name}"
-                  . "\n    }\n";
+                  . "dialect openai; key env:TEST_E2E_KEY; breaker off; "
+                  . "$PROVIDERS{$name}\n    }\n";
 }
 
 my ($t) = gateway(

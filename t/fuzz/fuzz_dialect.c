@@ -5,10 +5,13 @@
  * The dialects, with any bytes.  The first byte says what the rest is:
  *
  *     r  a request body; what is built of it has to be valid JSON, with the
- *        new model, asking for usage, and else as it was (to jansson, too)
+ *        new model, asking for usage, with no limit of the output above
+ *        FUZZ_MAX, and else as it was (to jansson, too)
  *     e  a stream's events, one a line; "event:" before one gives its type.
  *        What the masks promise is checked, and that our own texts are valid
  *     p  a plain answer, fed whole and in pieces: both tell the same
+ *
+ * Whatever it is, it is an error's body, too.
  *
  * The second byte is the endpoint, the third has flags: bit 0 and 1 are
  * hide_usage and structured, the rest the allocation that fails.
@@ -23,6 +26,8 @@
 
 #include "llm.h"
 
+
+#define FUZZ_MAX  1000
 
 #define check(good)  if (!(good)) { __builtin_trap(); }
 
@@ -165,6 +170,27 @@ spliced(fuzz_mem_t *pool, const llm_str_t *body, const llm_splice_t *s,
 }
 
 
+static void
+check_limit(json_t *tree, const char *name)
+{
+    json_t  *v;
+
+    v = json_object_get(tree, name);
+
+    if (json_is_integer(v) && json_integer_value(v) > FUZZ_MAX) {
+        json_object_set_new(tree, name, json_integer(FUZZ_MAX));
+    }
+}
+
+
+static int
+is_path(const llm_request_t *rq, const char *path)
+{
+    return rq->endpoint->path.len == strlen(path)
+           && memcmp(rq->endpoint->path.data, path, strlen(path)) == 0;
+}
+
+
 /* the same change made in a tree; jansson refuses some valid texts */
 
 static void
@@ -182,7 +208,20 @@ check_tree(const llm_request_t *rq, const llm_str_t *out, int asked)
     new = json_loadb((char *) out->data, out->len, JSON_ALLOW_NUL, NULL);
     check(new != NULL);
 
-    json_object_set_new(old, "model", json_string("x\"y"));
+    if (rq->model.len) {
+        json_object_set_new(old, "model", json_string("x\"y"));
+    }
+
+    if (is_path(rq, "chat/completions") || is_path(rq, "completions")) {
+        check_limit(old, "max_tokens");
+        check_limit(old, "max_completion_tokens");
+
+    } else if (is_path(rq, "responses")) {
+        check_limit(old, "max_output_tokens");
+
+    } else if (is_path(rq, "messages")) {
+        check_limit(old, "max_tokens");
+    }
 
     options = json_object_get(old, "stream_options");
     usage = options ? json_object_get(options, "include_usage") : NULL;
@@ -201,6 +240,28 @@ check_tree(const llm_request_t *rq, const llm_str_t *out, int asked)
 
     json_decref(old);
     json_decref(new);
+}
+
+
+static void
+check_digests(const llm_request_t *rq)
+{
+    uint64_t    d[LLM_BOUND_MAX], one;
+    llm_uint_t  i, k, n;
+
+    n = rq->dialect->bound(rq, d, LLM_BOUND_MAX);
+    check(n <= LLM_BOUND_MAX);
+
+    for (i = 0; i < n; i++) {
+        check(d[i] != 0);
+
+        for (k = 0; k < i; k++) {
+            check(d[i] != d[k]);
+        }
+    }
+
+    check(rq->dialect->bound(rq, &one, 1) == (n != 0));
+    check(rq->dialect->prefix(rq) == rq->dialect->prefix(rq));
 }
 
 
@@ -244,17 +305,24 @@ fuzz_request(const fuzz_t *f)
         return;
     }
 
-    check(rq.model.len && rq.model.len <= 256);
+    /* a response may be asked of a stored prompt that names the model */
+
+    check(rq.model.len || is_path(&rq, "responses"));
+    check(rq.model.len <= 256);
+
+    check_digests(&rq);
 
     llm_str_set(&change.model, "x\"y");
+    change.max_output = FUZZ_MAX;
     change.ask_usage = 1;
 
     if (f->dialect->build(&rq, &change, &pool.mem, s, &n) == LLM_OK) {
+        check(n <= LLM_SPLICES);
         out = spliced(&pool, &rq.body, s, n);
 
         check(llm_json_scan(&out, LLM_JSON_DEPTH_MAX, &name, &v, 1, NULL)
               == LLM_OK);
-        check(llm_json_is(&v, "x\"y", 3));
+        check(llm_json_is(&v, "x\"y", 3) || rq.model.len == 0);
 
         asked = rq.stream && !rq.usage_asked;
 
@@ -410,6 +478,7 @@ fuzz_events(const fuzz_t *f)
     a.mem = &mem.mem;
     a.hide_usage = f->flags;
     a.structured = f->flags >> 1;
+    a.want_bound = 1;
 
     type.len = 0;
     type.data = NULL;
@@ -464,6 +533,7 @@ fuzz_pieces(const fuzz_t *f, llm_answer_t *a, fuzz_mem_t *mem, size_t whole)
     a->dialect = f->dialect;
     a->endpoint = f->endpoint;
     a->mem = &mem->mem;
+    a->want_bound = 1;
 
     seed = f->size;
     rc = LLM_OK;
@@ -527,6 +597,39 @@ fuzz_plain(const fuzz_t *f)
     {
         check(memcmp(&one, &many, sizeof(llm_answer_t)) == 0);
     }
+
+    fuzz_mem(&mem, 0, 0);
+    memset(&one, 0, sizeof(llm_answer_t));
+
+    one.dialect = f->dialect;
+    one.endpoint = f->endpoint;
+    one.mem = &mem.mem;
+    one.want_bound = 1;
+
+    check(one.dialect->plain_whole(&one, &text) == LLM_OK);
+    check(one.nbound <= LLM_BOUND_MAX && one.bound_next < LLM_BOUND_MAX);
+
+    one.dialect->answer_free(&one);
+    fuzz_mem_done(&mem);
+}
+
+
+static void
+fuzz_failure(const fuzz_t *f)
+{
+    size_t      i;
+    llm_str_t   body;
+    llm_uint_t  class;
+
+    static const llm_uint_t  statuses[] = { 0, 200, 400, 403, 404, 429, 500 };
+
+    body.data = f->data;
+    body.len = f->size;
+
+    for (i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
+        class = f->dialect->failure(statuses[i], &body);
+        check(class > LLM_FAIL_NONE && class <= LLM_FAIL_QUOTA);
+    }
 }
 
 
@@ -561,6 +664,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     f.data = malloc(f.size);
     check(f.data != NULL);
     memcpy(f.data, data + 3, f.size);
+
+    fuzz_failure(&f);
 
     switch (data[0]) {
 

@@ -65,6 +65,7 @@ static const mock_ctl_def_t  mock_ctl_defs[] = {
     mock_ctl_enum(plain, "length chunked close"),
     mock_ctl_enum(stream_framing, "length chunked close"),
     mock_ctl_enum(keepalive, "off on"),
+    mock_ctl_enum(limits, "off on"),
     mock_ctl(chunk, size),
     mock_ctl_enum(eol, "lf crlf cr"),
     mock_ctl(bom, flag),

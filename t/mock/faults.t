@@ -68,6 +68,12 @@ $a = post('chat/completions', { status => 429, retry_after => 3,
 	retry_after_ms => 2500, should_retry => 'false' });
 is("$a->{h}{'retry-after'} $a->{h}{'retry-after-ms'} $a->{h}{'x-should-retry'}",
 	'3 2500 false', 'retry_after=, retry_after_ms=, should_retry=');
+$a = post('chat/completions', { status => 429 });
+like($a->{h}{'x-ratelimit-reset-requests'}, qr/./, 'rate limits are told');
+for my $p (qw! chat/completions messages !) {
+	$a = post($p, { status => 429, limits => 'off' });
+	is(join(' ', grep { /ratelimit/ } keys %{$a->{h}}), '', "limits=off, $p");
+}
 $a = post('chat/completions', { status => 502, body => '<html>bad</html>' });
 is("$a->{status} $a->{h}{'content-type'} $a->{body}",
 	'502 text/html <html>bad</html>', 'body=');
@@ -121,6 +127,7 @@ for my $p (@all) {
 	is(content_of($a->{body}), '', "$p error_first: no content");
 	is($a->{end}, 'done', "$p error_first: a clean end");
 	unlike($a->{body}, qr/DONE|message_stop/, "$p error_first: no more");
+	unlike($a->{body}, qr/output_item/, "$p error_first: after the preamble");
 
 	$a = post($p, { fault => 'error_event', at => 3, size => 4 }, \%stream);
 	is(length content_of($a->{body}), 12, "$p error_event at=3");

@@ -124,14 +124,18 @@ mock_head_openai(mock_req_t *r, mock_buf_t *b, uint64_t rnd)
                 "openai-organization: mock-org-7f3k2\r\n"
                 "openai-processing-ms: 21\r\n"
                 "openai-project: proj_mock0123456789abcdefgh\r\n"
-                "openai-version: 2020-10-01\r\n"
-                "x-ratelimit-limit-requests: 10000\r\n"
-                "x-ratelimit-limit-tokens: 2000000\r\n"
-                "x-ratelimit-remaining-requests: 9999\r\n"
-                "x-ratelimit-remaining-tokens: 1999981\r\n"
-                "x-ratelimit-reset-requests: 6ms\r\n"
-                "x-ratelimit-reset-tokens: 0s\r\n"
-                "x-request-id: req_");
+                "openai-version: 2020-10-01\r\n");
+
+    if (r->ctl.limits != 0) {
+        mock_lit(b, "x-ratelimit-limit-requests: 10000\r\n"
+                    "x-ratelimit-limit-tokens: 2000000\r\n"
+                    "x-ratelimit-remaining-requests: 9999\r\n"
+                    "x-ratelimit-remaining-tokens: 1999981\r\n"
+                    "x-ratelimit-reset-requests: 6ms\r\n"
+                    "x-ratelimit-reset-tokens: 0s\r\n");
+    }
+
+    mock_lit(b, "x-request-id: req_");
     mock_buf_hex(b, r->seq, 16);
     mock_buf_hex(b, rnd, 16);
     mock_lit(b, "\r\ncf-cache-status: DYNAMIC\r\n"
@@ -147,7 +151,7 @@ mock_head_openai(mock_req_t *r, mock_buf_t *b, uint64_t rnd)
 
 
 static void
-mock_head_anthropic(mock_req_t *r, mock_buf_t *b, uint64_t rnd)
+mock_head_anthropic_limits(mock_buf_t *b)
 {
     mock_lit(b, "anthropic-ratelimit-requests-limit: 4000\r\n"
                 "anthropic-ratelimit-requests-remaining: 3999\r\n"
@@ -159,8 +163,18 @@ mock_head_anthropic(mock_req_t *r, mock_buf_t *b, uint64_t rnd)
                 "anthropic-ratelimit-output-tokens-limit: 400000\r\n"
                 "anthropic-ratelimit-output-tokens-remaining: 399000\r\n"
                 "anthropic-ratelimit-output-tokens-reset: "
-                "2026-11-23T20:00:00Z\r\n"
-                "request-id: req_011C");
+                "2026-11-23T20:00:00Z\r\n");
+}
+
+
+static void
+mock_head_anthropic(mock_req_t *r, mock_buf_t *b, uint64_t rnd)
+{
+    if (r->ctl.limits != 0) {
+        mock_head_anthropic_limits(b);
+    }
+
+    mock_lit(b, "request-id: req_011C");
     mock_buf_hex(b, r->seq, 8);
     mock_buf_hex(b, rnd, 12);
     mock_lit(b, "\r\nanthropic-organization-id: "

@@ -57,7 +57,7 @@ typedef struct {
     int64_t           tools, turns, obfuscation, azure, usage;
     int64_t           prompt_tokens, cached, dim, count;
     int64_t           status, fault, at, fails, flap;
-    int64_t           plain, stream_framing, keepalive, chunk;
+    int64_t           plain, stream_framing, keepalive, limits, chunk;
     int64_t           eol, bom, comments, multiline, no_last_newline;
     int64_t           split, split_head, rate, read_rate;
     int64_t           ids, named, unknown, seed, keep, early;
@@ -173,6 +173,7 @@ typedef struct {
     u_char            anthropic;      /* dialect of heads and errors */
     u_char            named;          /* events carry an event: field */
     u_char            open_content;   /* a block opens with the first token */
+    u_char            open_shown;     /* the first block ends the preamble */
     u_char            streams;
     u_char            json;           /* the body is JSON with a model */
     u_char            pre, post;      /* number of events, below by block */

@@ -499,6 +499,7 @@ mock_responses_error_event(mock_req_t *r, mock_buf_t *b)
 const mock_api_t  mock_responses = {
     .name = "responses",
     .named = 1,
+    .open_shown = 1,
     .streams = 1,
     .json = 1,
     .pre = 2,

@@ -316,6 +316,9 @@ mock_stream_pause(mock_req_t *r)
 
     if (g->waits == 0) {
         pause = r->ctl.first >= 0 ? r->ctl.first : 0;
+
+    } else if (g->waits == 1 && r->api->open_shown) {
+        pause = 0;
     }
 
     g->waits++;
@@ -355,6 +358,16 @@ mock_stream_is_content(mock_req_t *r)
     default:
         return 0;
     }
+}
+
+
+/* the end of the preamble, where it is followed by more than content */
+
+static int
+mock_stream_is_first(mock_req_t *r)
+{
+    return r->api->open_shown && r->gen.stage == MOCK_STAGE_OPEN
+           && r->gen.block == 0 && r->gen.i == 0;
 }
 
 
@@ -413,7 +426,7 @@ mock_stream_step(mock_req_t *r)
             return MOCK_DONE;
         }
 
-        if (mock_stream_is_content(r)) {
+        if (mock_stream_is_content(r) || mock_stream_is_first(r)) {
 
             if (mock_stream_pause(r) == MOCK_AGAIN) {
                 return MOCK_AGAIN;

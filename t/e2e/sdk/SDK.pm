@@ -180,6 +180,7 @@ sub conf {
         endpoint http://127.0.0.1:%%MOCK%%/v1;
         dialect $_;
         key client;
+        breaker off;
     }
 EOT
 
@@ -191,6 +192,7 @@ EOT
         endpoint http://127.0.0.1:%%MOCK%%/v1;
         dialect $name;
         key file:%%DIR%%/key;
+        breaker off;
         $list
     }
 EOT
@@ -216,6 +218,7 @@ $providers
     llm_adapter_model gpt* openai;
     llm_adapter_model text-embedding* openai;
     llm_adapter_model claude* anthropic;
+    llm_adapter_retry attempts=1;
 
     server {
         listen 127.0.0.1:%%PORT%%;

@@ -35,6 +35,10 @@ sub start {
 
     my $self = bless { pid => $pid, owner => $$, out => $out }, $class;
 
+    my %given = map { $o{args}[$_] => $o{args}[$_ + 1] }
+                0 .. $#{ $o{args} // [] };
+    $self->{addr} = $given{'-a'} // '127.0.0.1';
+
     $self->_read_ports($o{timeout} // 10, @{ $o{args} // [] });
     return $self;
 }
@@ -79,7 +83,8 @@ sub pid       { return $_[0]{pid} }
 
 sub control {
     my ($self, $name, %o) = @_;
-    my $client = LLM::H1->new(port => $o{port} // $self->port);
+    my $client = LLM::H1->new(addr => $self->{addr},
+                              port => $o{port} // $self->port);
     return $client->request($o{method} // 'GET', "/_mock/$name", close => 1);
 }
 

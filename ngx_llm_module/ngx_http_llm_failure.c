@@ -1,0 +1,367 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * Failures: the class of each, and how it is told when it is final.  As long
+ * as nothing of an answer was shown, ngx_http_llm_retry.c is asked first.
+ */
+
+
+#include "ngx_http_llm_module.h"
+
+
+typedef struct {
+    const char  *error;                        /* $llm_error */
+    ngx_uint_t   status;
+    ngx_uint_t   failure;                      /* LLM_FAIL_... */
+    ngx_str_t    message;
+} ngx_http_llm_failure_t;
+
+
+static ngx_http_llm_failure_t  ngx_http_llm_failures[] = {
+
+    { "timeout_connect", NGX_HTTP_GATEWAY_TIME_OUT,
+      LLM_FAIL_SILENT,
+      ngx_string("the provider could not be reached in time") },
+
+    { "timeout_send", NGX_HTTP_GATEWAY_TIME_OUT,
+      LLM_FAIL_SILENT,
+      ngx_string("the provider did not take the request in time") },
+
+    { "timeout_first_token", NGX_HTTP_GATEWAY_TIME_OUT,
+      LLM_FAIL_SILENT,
+      ngx_string("the provider did not begin to answer in time") },
+
+    { "timeout_idle", NGX_HTTP_GATEWAY_TIME_OUT,
+      LLM_FAIL_SILENT,
+      ngx_string("the provider stopped in the middle of its answer") },
+
+    { "timeout_plain", NGX_HTTP_GATEWAY_TIME_OUT,
+      LLM_FAIL_SILENT,
+      ngx_string("the provider did not answer in time") },
+
+    { "timeout_total", NGX_HTTP_GATEWAY_TIME_OUT,
+      LLM_FAIL_NONE,
+      ngx_string("the answer was not complete in the time allowed") },
+
+    { "upstream_dns", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_AWAY,
+      ngx_string("the provider's host has no known address") },
+
+    { "upstream_connect", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_OVERLOADED,
+      ngx_string("the provider could not be reached") },
+
+    { "upstream_tls", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_AWAY,
+      ngx_string("the provider could not be trusted: TLS failed") },
+
+    { "upstream_closed", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_RETRY,
+      ngx_string("the provider closed the connection without an answer") },
+
+    { "upstream_invalid", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_RETRY,
+      ngx_string("the provider sent no valid HTTP answer") },
+
+    { "encoded_answer", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_AWAY,
+      ngx_string("the provider sent an encoded (compressed) answer, "
+                 "which was not asked for") },
+
+    { "truncated", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_RETRY,
+      ngx_string("the provider's answer was cut") },
+
+    { "malformed_event", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_RETRY,
+      ngx_string("the provider sent an event that is not JSON "
+                 "in the middle of machine-read output") },
+
+    { "event_too_large", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_NONE,
+      ngx_string("the provider sent an event over the size limit") },
+
+    { "upstream_error", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_RETRY,
+      ngx_string("the provider reported an error") },
+
+    { "not_a_stream", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_NONE,
+      ngx_string("the provider did not answer with a stream") },
+
+    { "provider_auth", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_AUTH,
+      ngx_string("the provider refused the gateway's credentials") },
+
+    { "provider_model", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_MODEL,
+      ngx_string("the provider does not serve the model") },
+
+    { "provider_quota", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_QUOTA,
+      ngx_string("the gateway's credit at the provider is used up") },
+
+    { "breaker_open", NGX_HTTP_SERVICE_UNAVAILABLE,
+      LLM_FAIL_NONE,
+      ngx_string("no provider of this model is available now") },
+
+    { "pinned_unavailable", NGX_HTTP_SERVICE_UNAVAILABLE,
+      LLM_FAIL_NONE,
+      ngx_string("the provider that keeps this conversation is not "
+                 "available now") },
+
+    { "internal", NGX_HTTP_INTERNAL_SERVER_ERROR,
+      LLM_FAIL_NONE,
+      ngx_string("internal error") },
+
+    { NULL, 0, 0, ngx_null_string }
+};
+
+
+static ngx_http_llm_failure_t *
+ngx_http_llm_failure(const char *error)
+{
+    ngx_http_llm_failure_t  *fail;
+
+    for (fail = ngx_http_llm_failures; fail->error; fail++) {
+        if (ngx_strcmp(fail->error, error) == 0) {
+            return fail;
+        }
+    }
+
+    return fail - 1;
+}
+
+
+/* the flight ends without being whole; readers will tell it */
+
+void
+ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
+    const char *error)
+{
+    ngx_http_llm_failure_t  *fail;
+
+    fail = ngx_http_llm_failure(error);
+
+    ctx->error = error;
+
+    f->error.status = f->answer.failed && f->answer.status
+                      ? f->answer.status : fail->status;
+    f->error.code = error;
+    f->error.param = NULL;
+    f->error.message.len = fail->message.len;
+    f->error.message.data = fail->message.data;
+
+    if (f->words.len) {
+        f->error.message = f->words;
+
+        if (f->words_code) {
+            f->error.code = f->words_code;
+        }
+    }
+
+    f->failed = 1;
+    f->ended = 1;
+
+    ngx_http_llm_flight_wake(f);
+}
+
+
+/*
+ * The attempt has failed.  As long as nothing was shown, another one may
+ * follow; then the flight goes on.
+ */
+
+void
+ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
+{
+    ngx_uint_t              failure;
+    ngx_http_llm_ctx_t     *ctx;
+    ngx_http_llm_flight_t  *f;
+
+    ctx = a->ctx;
+    f = a->flight;
+
+    failure = a->told ? a->told : ngx_http_llm_failure(error)->failure;
+
+    if (f->released) {
+
+        if (failure != LLM_FAIL_NONE) {
+            ngx_http_llm_breaker_bad(a, failure);
+        }
+
+        ngx_http_llm_fail(f, ctx, error);
+        return;
+    }
+
+    if (ngx_http_llm_retry(a, failure) == NGX_OK) {
+        return;
+    }
+
+    if (failure >= LLM_FAIL_AUTH) {
+
+        /* the provider's words may quote our key, and are not the client's
+         * business */
+
+        f->answer.failed = 0;
+
+        ngx_http_llm_flight_forget(f);
+
+        error = failure == LLM_FAIL_AUTH ? "provider_auth"
+                : failure == LLM_FAIL_MODEL ? "provider_model"
+                : "provider_quota";
+
+    } else if (ctx->pinned && !a->head && failure != LLM_FAIL_NONE) {
+        error = "pinned_unavailable";
+        ctx->wait = 1000;
+    }
+
+    ngx_http_llm_fail(f, ctx, error);
+}
+
+
+/* what kind of failure is it that the provider tells? */
+
+void
+ngx_http_llm_answer_class(ngx_http_llm_attempt_t *a, ngx_uint_t status,
+    llm_str_t *body)
+{
+    a->told = a->provider->dialect->failure(status, body);
+
+    if (a->told == LLM_FAIL_WAIT || a->told == LLM_FAIL_OVERLOADED) {
+        llm_wait_body(&a->wait, body);
+    }
+
+    if (a->told < LLM_FAIL_AUTH) {
+        return;
+    }
+
+    if (a->provider->key_source == NGX_HTTP_LLM_KEY_CLIENT) {
+        a->told = LLM_FAIL_CLIENT;
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, a->request->connection->log, 0,
+                  "llm: provider \"%V\" %s with status %ui",
+                  &a->provider->name,
+                  a->told == LLM_FAIL_AUTH ? "refused our key"
+                  : a->told == LLM_FAIL_MODEL ? "does not know the model"
+                  : "gives us no more credit",
+                  status);
+}
+
+
+/*
+ * The provider's own words: an error in the form of a body becomes that of
+ * the answer as it is; of an event that is or has an error the message and
+ * the code are taken.
+ */
+
+void
+ngx_http_llm_answer_words(ngx_http_llm_flight_t *f, llm_str_t *body)
+{
+    u_char            *p;
+    llm_json_value_t   error, v[2];
+
+    static llm_str_t   name = llm_string("error");
+    static llm_str_t   names[] = {
+        llm_string("message"),
+        llm_string("code")
+    };
+
+    ngx_http_llm_flight_forget(f);
+
+    if (llm_json_scan(body, LLM_JSON_DEPTH_MAX, &name, &error, 1, NULL)
+        == LLM_OK
+        && error.type == LLM_JSON_OBJECT)
+    {
+        p = ngx_alloc(body->len, ngx_cycle->log);
+
+        if (p) {
+            f->error_body.data = p;
+            f->error_body.len = body->len;
+            ngx_memcpy(p, body->data, body->len);
+        }
+
+        return;
+    }
+
+    if (llm_error_object(body, &error) != LLM_OK
+        || llm_json_find(&error.raw, names, v, 2) != LLM_OK
+        || v[0].type != LLM_JSON_STRING)
+    {
+        return;
+    }
+
+    p = ngx_alloc(v[0].raw.len + v[1].raw.len + 1, ngx_cycle->log);
+    if (p == NULL) {
+        return;
+    }
+
+    f->words.data = p;
+    f->words.len = llm_json_unescape(p, &v[0]);
+
+    if (v[1].type == LLM_JSON_STRING) {
+        f->words_code = (char *) p + f->words.len;
+        p += f->words.len;
+        p[llm_json_unescape(p, &v[1])] = '\0';
+    }
+}
+
+
+/*
+ * A head ping has promised a stream, and there is none: what the provider
+ * says instead is told in-band, its own words as the message.
+ */
+
+void
+ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx)
+{
+    llm_str_t               body, *from;
+    llm_json_value_t        error, message;
+    ngx_http_llm_flight_t  *f;
+
+    static llm_str_t        name = llm_string("error");
+    static llm_str_t        text = llm_string("message");
+
+    f = ctx->flight;
+    from = &f->error_body;
+
+    if (!f->failed) {
+
+        if (f->status < NGX_HTTP_BAD_REQUEST) {
+            ngx_http_llm_fail(f, ctx, "not_a_stream");
+            return;
+        }
+
+        f->answer.failed = 1;
+        f->answer.status = f->status;
+
+        ngx_http_llm_fail(f, ctx, "upstream_error");
+        ctx->error = NULL;
+
+        if (ngx_http_llm_answer_gather(f, ctx->request->pool, &body)
+            != NGX_OK)
+        {
+            return;
+        }
+
+        from = &body;
+    }
+
+    if (llm_json_scan(from, LLM_JSON_DEPTH_MAX, &name, &error, 1, NULL)
+        != LLM_OK
+        || llm_json_find(&error.raw, &text, &message, 1) != LLM_OK
+        || message.type != LLM_JSON_STRING)
+    {
+        return;
+    }
+
+    body.data = ngx_pnalloc(ctx->request->pool, message.raw.len);
+
+    if (body.data) {
+        body.len = llm_json_unescape(body.data, &message);
+        f->error.message = body;
+    }
+}
