@@ -601,7 +601,9 @@ ngx_http_llm_answer_refused(ngx_http_llm_attempt_t *a)
 
     ngx_http_llm_answer_class(a, f->status, &body);
 
-    if (a->told >= LLM_FAIL_AUTH) {
+    if (a->told >= LLM_FAIL_AUTH
+        && a->provider->key_source == NGX_HTTP_LLM_KEY_OURS)
+    {
         ngx_http_llm_answer_failed(a, "upstream_error");
         return NGX_OK;
     }

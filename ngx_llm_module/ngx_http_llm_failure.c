@@ -199,8 +199,9 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
         return;
     }
 
-    if (failure >= LLM_FAIL_AUTH) {
-
+    if (failure >= LLM_FAIL_AUTH
+        && a->provider->key_source == NGX_HTTP_LLM_KEY_OURS)
+    {
         /* the provider's words may quote our key, and are not the client's
          * business */
 

@@ -704,7 +704,7 @@ LLMCANARY
 
 
 
-=== a client's key refused is the provider's word, without any it is ours
+=== a client's key refused, and that of nobody, is the provider's word
 --- http_config
 server { listen $TEST_NGINX_RAND_PORT_2; default_type application/json; return 401 '{"error":{"message":"Incorrect API key"}}'; }
 llm_adapter_provider none { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_2; dialect openai; key none; }
@@ -715,7 +715,7 @@ location /2/ { llm_adapter client; }
 --- request eval
 [map { "POST /$_/chat/completions\n" . '{"model":"x","messages":[]}' } 1 .. 2]
 --- says
-502 openai server_error - provider_auth: refused the gateway's credentials
+401 text/plain: {"error":{"message":"Incorrect API key"}}
 401 text/plain: {"error":{"message":"Incorrect API key"}}
 
 

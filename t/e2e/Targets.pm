@@ -67,7 +67,7 @@ sub provider {
 
     my $conf = '';
     $text //= 'breaker off;';
-    $text = "key none; $text" if $text !~ /\bkey\s/;
+    $text = "key sk-ours; $text" if $text !~ /\bkey\s/;
 
     for (['', 'openai'], ['x', 'anthropic']) {
         my ($prefix, $dialect) = @$_;

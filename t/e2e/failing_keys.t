@@ -111,7 +111,7 @@ my $g = Targets->new(
     llm_adapter_provider size {
         endpoint http://127.0.0.1:%%A%%/v1;
         dialect openai;
-        key none;
+        key sk-ours;
         breaker failures=2 window=30s open=60s;
         model small context=8k;
         model nothing;
@@ -120,14 +120,14 @@ my $g = Targets->new(
     llm_adapter_provider xsize {
         endpoint http://127.0.0.1:%%A%%/v1;
         dialect anthropic;
-        key none;
+        key sk-ours;
         model small context=8k;
     }
 
     llm_adapter_provider size2 {
         endpoint http://127.0.0.1:%%B%%/v1;
         dialect openai;
-        key none;
+        key sk-ours;
         model small context=8k;
         model tiny context=4k;
         model big context=128k;
@@ -136,14 +136,14 @@ my $g = Targets->new(
     llm_adapter_provider size3 {
         endpoint http://127.0.0.1:%%C%%/v1;
         dialect openai;
-        key none;
+        key sk-ours;
         model big context=128k;
     }
 
     llm_adapter_provider xsize3 {
         endpoint http://127.0.0.1:%%C%%/v1;
         dialect anthropic;
-        key none;
+        key sk-ours;
         model big context=128k;
     }
 

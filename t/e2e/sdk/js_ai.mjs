@@ -131,7 +131,7 @@ for (const [name, model] of Object.entries(models)) {
         return { r: answer(r), sent: await sent() };
     });
 
-    for (const status of [400, 404, 429, 500, 529]) {
+    for (const status of [400, 409, 429, 500, 529]) {
         test(`${name}: error ${status}`, async () => {
             const e = await raised(() => generateText(
                 { ...ask, model: model(), maxRetries: 0,

@@ -233,7 +233,7 @@ for (const [status, type] of Object.entries(classes)) {
                 { ...ask, stream }, ctl({ status })));
             assert.ok(e instanceof type);
             assert.equal(e.status, +status);
-            if (status === '401' || status === '403') {
+            if (['401', '403', '404'].includes(status)) {
                 return shape(e);
             }
             const own = await raised(() => say({ stream }, ctl({ status })));

@@ -357,7 +357,7 @@ for (const [status, type] of Object.entries(classes)) {
                 { ...ask, stream }, ctl({ status })));
             assert.equal(e.constructor, type);
             assert.equal(e.status, +status);
-            if (status === '401' || status === '403') {
+            if (['401', '403', '404'].includes(status)) {
                 return shape(e);
             }
             const own = await raised(() => chat({ stream },
@@ -371,7 +371,7 @@ for (const [status, type] of Object.entries(classes)) {
 test('error: the gateway\'s own key is refused', { only: 'gateway' },
      async () => {
     const list = [];
-    for (const status of [401, 403]) {
+    for (const status of [401, 403, 404]) {
         const e = await raised(() => chat({}, ctl({ status })));
         assert.equal(e.status, 502, 'not the client\'s fault');
         assert.ok(e.error.message && e.error.type && e.code);
@@ -384,7 +384,8 @@ test('error: codes', async () => {
     const list = [];
     for (const code of ['context_length_exceeded', 'insufficient_quota']) {
         const status = code === 'insufficient_quota' ? 429 : 400;
-        const e = await raised(() => chat({}, ctl({ status, code })));
+        const e = await raised(() => byok.chat.completions.create(
+            ask, ctl({ status, code })));
         assert.equal(e.code, code);
         list.push(shape(e));
     }
