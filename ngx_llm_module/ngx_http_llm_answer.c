@@ -15,6 +15,8 @@
 #include "ngx_http_llm_module.h"
 
 
+static ngx_int_t ngx_http_llm_answer_join(ngx_http_llm_attempt_t *a);
+static ngx_uint_t ngx_http_llm_answer_framed(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_events(ngx_http_llm_attempt_t *a,
     u_char *pos, u_char *last);
 static ngx_int_t ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a,
@@ -36,18 +38,56 @@ static void ngx_http_llm_answer_learn(ngx_http_llm_attempt_t *a);
 static void ngx_http_llm_answer_release(ngx_http_llm_attempt_t *a);
 
 
+/* the answer is to go on with what another attempt began to show */
+
+static ngx_int_t
+ngx_http_llm_answer_join(ngx_http_llm_attempt_t *a)
+{
+    if (ngx_http_llm_answer_framed(a)) {
+
+        a->framer = a->provider->framing->create(&a->flight->mem,
+                                                 NGX_HTTP_LLM_EVENT_MAX);
+        if (a->framer == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    a->flight->head = 1;
+
+    return ngx_http_llm_resume_head(a);
+}
+
+
+static ngx_uint_t
+ngx_http_llm_answer_framed(ngx_http_llm_attempt_t *a)
+{
+    ngx_str_t        *type;
+    const llm_str_t  *framed;
+
+    framed = &a->provider->framing->content_type;
+    type = &a->content_type;
+
+    return a->ctx->rq.stream
+           && a->request->upstream->headers_in.status_n == NGX_HTTP_OK
+           && type->len >= framed->len
+           && ngx_strncasecmp(type->data, framed->data, framed->len) == 0;
+}
+
+
 /* the head of the answer has come */
 
 ngx_int_t
 ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a)
 {
-    ngx_str_t              *type;
-    const llm_str_t        *framed;
     ngx_http_upstream_t    *u;
     ngx_http_llm_flight_t  *f;
 
     f = a->flight;
     u = a->request->upstream;
+
+    if (a->ctx->resumed) {
+        return ngx_http_llm_answer_join(a);
+    }
 
     f->head = 1;
     f->status = u->headers_in.status_n;
@@ -55,14 +95,7 @@ ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a)
                         ? -1 : u->headers_in.content_length_n;
     f->content_type = a->content_type;
 
-    framed = &a->provider->framing->content_type;
-    type = &a->content_type;
-
-    if (a->ctx->rq.stream
-        && f->status == NGX_HTTP_OK
-        && type->len >= framed->len
-        && ngx_strncasecmp(type->data, framed->data, framed->len) == 0)
-    {
+    if (ngx_http_llm_answer_framed(a)) {
         a->framer = a->provider->framing->create(&f->mem,
                                                  NGX_HTTP_LLM_EVENT_MAX);
         if (a->framer == NULL) {
@@ -158,6 +191,7 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
 {
     size_t                  size, data;
     u_char                 *p;
+    ngx_int_t               rc;
     llm_uint_t              what;
     ngx_uint_t              flags;
     ngx_http_llm_flight_t  *f;
@@ -187,8 +221,35 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
         return ngx_http_llm_answer_malformed(a);
     }
 
-    if ((what & LLM_EV_ERROR) && !f->released) {
-        return ngx_http_llm_answer_told_error(a, ev);
+    if (what & LLM_EV_ERROR) {
+
+        ngx_http_llm_answer_class(a, f->answer.status, &ev->data);
+
+        if (!f->released) {
+            return ngx_http_llm_answer_told_error(a, ev);
+        }
+
+        if (a->ctx->resumed || ngx_http_llm_resume_may(a, a->told)) {
+            a->error = "upstream_error";
+            return NGX_ERROR;
+        }
+
+    } else if (a->ctx->resume) {
+
+        rc = ngx_http_llm_resume_event(a, ev, what);
+
+        if (rc == NGX_DONE) {
+            return NGX_OK;
+        }
+
+        if (rc == NGX_DECLINED) {
+            a->error = "resume_failed";
+            return NGX_ERROR;
+        }
+
+        if (rc != NGX_OK) {
+            return NGX_ERROR;
+        }
     }
 
     size = llm_sse_write(NULL, ev, NULL);
@@ -216,7 +277,6 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
     }
 
     if (what & LLM_EV_ERROR) {
-        ngx_http_llm_answer_class(a, f->answer.status, &ev->data);
         a->ctx->error = "upstream_error";
         f->failed = 1;
         f->told = 1;
@@ -264,7 +324,6 @@ ngx_http_llm_answer_told_error(ngx_http_llm_attempt_t *a, llm_event_t *ev)
 
     a->error = "upstream_error";
 
-    ngx_http_llm_answer_class(a, f->answer.status, &ev->data);
     ngx_http_llm_answer_words(f, &ev->data);
 
     return NGX_ERROR;
@@ -608,7 +667,7 @@ ngx_http_llm_answer_refused(ngx_http_llm_attempt_t *a)
         return NGX_OK;
     }
 
-    return ngx_http_llm_retry(a, a->told);
+    return ngx_http_llm_retry(a, a->told, "upstream_error");
 }
 
 

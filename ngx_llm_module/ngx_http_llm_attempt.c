@@ -89,6 +89,12 @@ ngx_http_llm_attempt_start(ngx_http_llm_ctx_t *ctx)
 
     llm_wait_init(&a->wait);
 
+    if (ngx_http_llm_resume_init(ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_llm_resume_begin(a);
+
     if (ngx_http_subrequest(r, &r->uri, &r->args, &sr, ps,
                             NGX_HTTP_SUBREQUEST_BACKGROUND
                             |NGX_HTTP_SUBREQUEST_CLONE)
@@ -256,6 +262,12 @@ ngx_http_llm_attempt_body(ngx_http_llm_attempt_t *a, off_t *length)
     change.model.len = a->target->model.len;
     change.model.data = a->target->model.data;
     change.max_output = 0;
+
+    change.shown.len = 0;
+
+    if (a->continues) {
+        change.shown = llm_resume_text(ctx->resume);
+    }
 
     if (ctx->tried) {
 
@@ -468,10 +480,7 @@ ngx_http_llm_attempt_done(ngx_http_request_t *r, void *data, ngx_int_t rc)
         } else if (a->provider->named == NULL && a->provider->naddrs == 0) {
             a->error = "upstream_dns";
 
-        } else if (a->provider->tls && !u->request_sent && u->state
-                   && rc != NGX_HTTP_GATEWAY_TIME_OUT
-                   && u->state->connect_time != (ngx_msec_t) -1)
-        {
+        } else if (a->tls_failed) {
             a->error = "upstream_tls";
 
         } else if (!u->request_sent) {

@@ -67,7 +67,7 @@ ngx_http_llm_breaker_closed(ngx_http_llm_target_t *target)
     p = target->provider;
     wait = 0;
 
-    if (p->health_interval && p->cell->down) {
+    if (ngx_http_llm_health_down(p)) {
         wait = p->health_interval;
     }
 
@@ -133,7 +133,7 @@ ngx_http_llm_breaker_admit(ngx_http_llm_ctx_t *ctx,
 
     ngx_http_llm_breaker_release(ctx);
 
-    if (p->health_interval && p->cell->down) {
+    if (ngx_http_llm_health_down(p)) {
         return NGX_DECLINED;
     }
 
@@ -435,7 +435,7 @@ ngx_http_llm_breaker_name(ngx_http_llm_provider_t *p)
     static ngx_str_t  half = ngx_string("half-open");
     static ngx_str_t  down = ngx_string("down");
 
-    if (p->health_interval && p->cell->down) {
+    if (ngx_http_llm_health_down(p)) {
         return &down;
     }
 

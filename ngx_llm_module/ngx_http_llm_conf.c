@@ -569,6 +569,7 @@ ngx_http_llm_retry_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     llcf->backoff_min = 200;
     llcf->backoff_max = 5000;
     llcf->budget = 20;
+    llcf->resume = 0;
 
     value = cf->args->elts;
 
@@ -616,6 +617,15 @@ ngx_http_llm_retry_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
             llcf->backoff_min = n;
             llcf->backoff_max = max;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "resume=on") == 0) {
+            llcf->resume = 1;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "resume=off") == 0) {
             continue;
         }
 

@@ -240,8 +240,13 @@ ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx)
 
     /* with a head ping it is not known yet who will answer */
 
-    if (ctx->attempt == NULL || ctx->reader.head_only) {
+    if (ctx->reader.head_only) {
         return NGX_OK;
+    }
+
+    if (ctx->attempt == NULL) {
+        return ctx->targets ? ngx_http_llm_add_header(r, "X-LLM-Attempts", "0")
+                            : NGX_OK;
     }
 
     if (ngx_http_llm_add_header_str(r, "X-LLM-Provider",

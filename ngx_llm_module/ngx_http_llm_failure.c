@@ -185,17 +185,22 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
 
     failure = a->told ? a->told : ngx_http_llm_failure(error)->failure;
 
-    if (f->released) {
+    if (f->released && !ngx_http_llm_resume_may(a, failure)) {
 
         if (failure != LLM_FAIL_NONE) {
             ngx_http_llm_breaker_bad(a, failure);
         }
 
-        ngx_http_llm_fail(f, ctx, error);
+        ngx_http_llm_fail(f, ctx, ctx->broke ? ctx->broke : error);
         return;
     }
 
-    if (ngx_http_llm_retry(a, failure) == NGX_OK) {
+    if (ngx_http_llm_retry(a, failure, error) == NGX_OK) {
+        return;
+    }
+
+    if (f->released) {
+        ngx_http_llm_fail(f, ctx, ctx->broke ? ctx->broke : error);
         return;
     }
 

@@ -486,6 +486,7 @@ ngx_http_llm_facts(ngx_http_llm_ctx_t *ctx)
     answer = &ctx->flight->answer;
 
     ctx->usage = answer->usage;
+    ngx_http_llm_resume_usage(ctx);
     ctx->streamed = ctx->flight->stream;
 
     if (answer->finish_reason_len && ctx->finish_reason.len == 0) {
@@ -535,6 +536,7 @@ ngx_http_llm_cleanup(void *data)
     }
 
     ngx_http_llm_breaker_release(ctx);
+    ngx_http_llm_resume_free(ctx);
     ngx_http_llm_reader_cleanup(ctx);
     ngx_http_llm_facts(ctx);
 }

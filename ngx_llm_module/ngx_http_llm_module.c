@@ -282,6 +282,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->backoff_min = NGX_CONF_UNSET_MSEC;
     conf->backoff_max = NGX_CONF_UNSET_MSEC;
     conf->budget = NGX_CONF_UNSET_UINT;
+    conf->resume = NGX_CONF_UNSET;
     conf->client_abort = NGX_CONF_UNSET_UINT;
     conf->ping = NGX_CONF_UNSET_MSEC;
     conf->ping_head = NGX_CONF_UNSET_MSEC;
@@ -309,6 +310,7 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->backoff_min, prev->backoff_min, 200);
     ngx_conf_merge_msec_value(conf->backoff_max, prev->backoff_max, 5000);
     ngx_conf_merge_uint_value(conf->budget, prev->budget, 20);
+    ngx_conf_merge_value(conf->resume, prev->resume, 0);
     ngx_conf_merge_uint_value(conf->client_abort, prev->client_abort,
                               NGX_HTTP_LLM_CANCEL);
     ngx_conf_merge_msec_value(conf->ping, prev->ping, 15000);
@@ -482,16 +484,19 @@ ngx_http_llm_merge_passthrough(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
 static ngx_int_t
 ngx_http_llm_init_process(ngx_cycle_t *cycle)
 {
-    if (ngx_http_llm_attempt_init_worker(cycle) != NGX_OK) {
+    if (ngx_http_llm_attempt_init_worker(cycle) != NGX_OK
+        || ngx_http_llm_resolve_init_worker(cycle) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
-    return ngx_http_llm_resolve_init_worker(cycle);
+    return ngx_http_llm_health_init_worker(cycle);
 }
 
 
 static void
 ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 {
+    ngx_http_llm_health_exit_worker();
     ngx_http_llm_flight_exit_worker();
 }

@@ -85,7 +85,8 @@ typedef struct {
     ngx_atomic_t                   held;       /* ms: not wanted before */
 
     ngx_atomic_t                   down;       /* ngx_http_llm_health.c */
-    ngx_atomic_t                   check;      /* ms: of the next one */
+    ngx_atomic_t                   streak;     /* checks against that */
+    ngx_atomic_t                   check;      /* who, and when the next */
 
     ngx_atomic_t                   budget;     /* ngx_http_llm_retry.c */
     ngx_atomic_t                   refill;
@@ -184,7 +185,9 @@ struct ngx_http_llm_provider_s {
     ngx_msec_t                     breaker_window;
     ngx_msec_t                     breaker_open;
     ngx_msec_t                     health_interval;    /* 0: off */
-    ngx_str_t                      health_uri;
+    ngx_uint_t                     health_fails;       /* in a row: down */
+    ngx_uint_t                     health_passes;
+    ngx_str_t                      health_uri; /* len 0: base + /models */
 
     ngx_http_upstream_conf_t       upstream;   /* static: pools are tagged */
     ngx_http_upstream_conf_t       direct;     /* the same, for passthrough */
@@ -218,6 +221,7 @@ struct ngx_http_llm_provider_s {
     unsigned                       keepalive_set:1;
     unsigned                       tls_set:1;
     unsigned                       no_stream_options:1;  /* learnt, a worker */
+    unsigned                       no_continue:1;  /* the same */
 };
 
 
@@ -460,10 +464,13 @@ struct ngx_http_llm_attempt_s {
     unsigned                       posted:1;
     unsigned                       running:1;
     unsigned                       head:1;     /* of the answer, seen */
-    unsigned                       again:1;    /* once more, without
-                                                  stream_options */
+    unsigned                       again:1;    /* once more, asked in another
+                                                  way: no failure */
     unsigned                       blameless:1;    /* ended by us, and the
                                                       server can't help it */
+    unsigned                       continues:1;    /* asked to go on from what
+                                                      was shown */
+    unsigned                       tls_failed:1;
     unsigned                       judged:1;   /* the breaker has been told */
     unsigned                       cleaned:1;
 };
@@ -500,6 +507,11 @@ struct ngx_http_llm_ctx_s {
     ngx_event_t                    backoff;
     ngx_msec_int_t                 wait;       /* told with an error; -1 */
 
+    llm_resume_t                  *resume;     /* resume=on: what was shown */
+    const char                    *broke;      /* the failure that broke it */
+    llm_usage_t                    spent_usage;    /* of attempts that broke */
+    uint64_t                       spent_cost; /* 1e-12 USD */
+
     /* for the log, when the flight is gone */
     llm_usage_t                    usage;
     ngx_str_t                      finish_reason;
@@ -522,6 +534,8 @@ struct ngx_http_llm_ctx_s {
     ngx_chain_t                   *out_busy;
 
     unsigned                       spent:1;    /* our attempts are used up */
+    unsigned                       resumed:1;  /* a broken stream is gone on
+                                                  with */
     unsigned                       own:1;      /* the answer is ours, not made
                                                   by nginx */
     unsigned                       reading:1;  /* the client's body */
@@ -626,10 +640,30 @@ void ngx_http_llm_breaker_hold(ngx_http_llm_provider_t *p, ngx_msec_t ms);
 void ngx_http_llm_breaker_release(ngx_http_llm_ctx_t *ctx);
 ngx_str_t *ngx_http_llm_breaker_name(ngx_http_llm_provider_t *p);
 
+/* ngx_http_llm_health.c: the active checks */
+char *ngx_http_llm_provider_health(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
+    ngx_str_t *value, ngx_uint_t n);
+ngx_int_t ngx_http_llm_health_init_worker(ngx_cycle_t *cycle);
+void ngx_http_llm_health_exit_worker(void);
+ngx_uint_t ngx_http_llm_health_down(ngx_http_llm_provider_t *p);
+
 /* ngx_http_llm_retry.c: what follows from a failure */
 ngx_int_t ngx_http_llm_retry_first(ngx_http_llm_ctx_t *ctx, llm_error_t *err);
-ngx_int_t ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure);
+ngx_int_t ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
+    const char *error);
 ngx_int_t ngx_http_llm_retry_headers(ngx_http_llm_ctx_t *ctx);
+
+/* ngx_http_llm_resume.c: a stream that broke goes on */
+ngx_int_t ngx_http_llm_resume_init(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_resume_free(ngx_http_llm_ctx_t *ctx);
+ngx_uint_t ngx_http_llm_resume_may(ngx_http_llm_attempt_t *a,
+    ngx_uint_t failure);
+void ngx_http_llm_resume_reset(ngx_http_llm_attempt_t *a, const char *error);
+void ngx_http_llm_resume_begin(ngx_http_llm_attempt_t *a);
+ngx_int_t ngx_http_llm_resume_head(ngx_http_llm_attempt_t *a);
+ngx_int_t ngx_http_llm_resume_event(ngx_http_llm_attempt_t *a,
+    llm_event_t *ev, ngx_uint_t what);
+void ngx_http_llm_resume_usage(ngx_http_llm_ctx_t *ctx);
 
 /* ngx_http_llm_request.c: small questions about a client's request */
 void ngx_http_llm_path(ngx_http_request_t *r, llm_str_t *path);
@@ -757,6 +791,8 @@ ngx_int_t ngx_http_llm_passthrough_handler(ngx_http_request_t *r,
     ngx_http_llm_provider_t *p);
 
 /* ngx_http_llm_variable.c */
+ngx_int_t ngx_http_llm_cost(ngx_http_llm_ctx_t *ctx, llm_usage_t *usage,
+    uint64_t *cost);
 ngx_int_t ngx_http_llm_add_variables(ngx_conf_t *cf);
 
 

@@ -72,6 +72,8 @@ static void ngx_http_llm_peer_free_named(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static void ngx_http_llm_peer_notify_named(ngx_peer_connection_t *pc,
     void *data, ngx_uint_t type);
+static void ngx_http_llm_peer_failed(ngx_peer_connection_t *pc,
+    ngx_http_llm_peer_t *lp, ngx_uint_t state);
 static void ngx_http_llm_peer_once(ngx_peer_connection_t *pc,
     ngx_http_upstream_t *u, ngx_uint_t state);
 static void ngx_http_llm_idle_dummy(ngx_event_t *ev);
@@ -342,6 +344,8 @@ ngx_http_llm_peer_free_host(ngx_peer_connection_t *pc, void *data,
 {
     ngx_http_llm_peer_t  *lp = data;
 
+    ngx_http_llm_peer_failed(pc, lp, state);
+
     if (ngx_http_llm_peer_keep(pc, lp) == NGX_OK) {
         pc->connection = NULL;
     }
@@ -452,6 +456,8 @@ ngx_http_llm_peer_free_named(ngx_peer_connection_t *pc, void *data,
 {
     ngx_http_llm_peer_t  *lp = data;
 
+    ngx_http_llm_peer_failed(pc, lp, state);
+
     if (lp->attempt && lp->attempt->blameless) {
         state &= ~NGX_PEER_FAILED;
     }
@@ -469,6 +475,33 @@ ngx_http_llm_peer_notify_named(ngx_peer_connection_t *pc, void *data,
     ngx_http_llm_peer_t  *lp = data;
 
     lp->notify(pc, lp->data, type);
+}
+
+
+/* was it TLS that failed?  The connection is still there to be looked at */
+
+static void
+ngx_http_llm_peer_failed(ngx_peer_connection_t *pc, ngx_http_llm_peer_t *lp,
+    ngx_uint_t state)
+{
+    if (lp->attempt == NULL) {
+        return;
+    }
+
+    lp->attempt->tls_failed = 0;
+
+#if (NGX_HTTP_SSL)
+
+    if ((state & NGX_PEER_FAILED)
+        && !lp->upstream->request_sent
+        && pc->connection
+        && pc->connection->ssl
+        && !pc->connection->write->timedout)
+    {
+        lp->attempt->tls_failed = 1;
+    }
+
+#endif
 }
 
 

@@ -26,8 +26,6 @@ static char *ngx_http_llm_provider_tls(ngx_conf_t *cf,
     ngx_http_llm_provider_t *p, ngx_str_t *value, ngx_uint_t n);
 static char *ngx_http_llm_provider_breaker(ngx_conf_t *cf,
     ngx_http_llm_provider_t *p, ngx_str_t *value, ngx_uint_t n);
-static char *ngx_http_llm_provider_health(ngx_conf_t *cf,
-    ngx_http_llm_provider_t *p, ngx_str_t *value, ngx_uint_t n);
 static ngx_int_t ngx_http_llm_tokens(ngx_str_t *s, uint64_t *n);
 static ngx_int_t ngx_http_llm_usd(ngx_str_t *s, uint64_t *price);
 
@@ -619,74 +617,6 @@ invalid:
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid \"breaker\" parameter \"%V\"", &value[i]);
-
-    return NGX_CONF_ERROR;
-}
-
-
-static char *
-ngx_http_llm_provider_health(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
-    ngx_str_t *value, ngx_uint_t n)
-{
-    u_char     *c;
-    ngx_int_t   k;
-    ngx_str_t   s;
-    ngx_uint_t  i;
-
-    if (n == 2 && ngx_strcmp(value[1].data, "off") == 0) {
-        p->health_interval = 0;
-        return NGX_CONF_OK;
-    }
-
-    p->health_interval = 10000;
-
-    for (i = 1; i < n; i++) {
-
-        if (ngx_strncmp(value[i].data, "interval=", 9) == 0) {
-
-            s.data = value[i].data + 9;
-            s.len = value[i].len - 9;
-
-            k = ngx_parse_time(&s, 0);
-
-            if (k == NGX_ERROR || k < 100 || k > 86400000) {
-                goto invalid;
-            }
-
-            p->health_interval = k;
-            continue;
-        }
-
-        if (ngx_strncmp(value[i].data, "uri=/", 5) == 0) {
-
-            p->health_uri.data = value[i].data + 4;
-            p->health_uri.len = value[i].len - 4;
-
-            for (c = p->health_uri.data; *c; c++) {
-                if (*c <= ' ' || *c > '~' || *c == '#') {
-                    goto invalid;
-                }
-            }
-
-            continue;
-        }
-
-        goto invalid;
-    }
-
-    if (p->health_uri.len == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"health\" needs \"uri=\" in provider \"%V\"",
-                           &p->name);
-        return NGX_CONF_ERROR;
-    }
-
-    return NGX_CONF_OK;
-
-invalid:
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid \"health\" parameter \"%V\"", &value[i]);
 
     return NGX_CONF_ERROR;
 }

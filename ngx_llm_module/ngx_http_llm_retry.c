@@ -37,7 +37,7 @@ static ngx_msec_int_t ngx_http_llm_retry_when(ngx_http_llm_ctx_t *ctx);
 static ngx_msec_t ngx_http_llm_retry_same(ngx_http_llm_attempt_t *a,
     ngx_uint_t failure, ngx_uint_t others);
 static ngx_int_t ngx_http_llm_retry_next(ngx_http_llm_attempt_t *a,
-    ngx_msec_t delay);
+    const char *error, ngx_msec_t delay);
 static ngx_int_t ngx_http_llm_retry_start(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_retry_backoff(ngx_event_t *ev);
 static void ngx_http_llm_retry_deposit(ngx_http_llm_ctx_t *ctx);
@@ -211,13 +211,14 @@ ngx_http_llm_retry_when(ngx_http_llm_ctx_t *ctx)
 
 
 /*
- * An attempt has failed and nothing of it was shown.  NGX_OK: another one
- * will be made, and what this one has left is forgotten; NGX_DECLINED: the
- * failure is final.
+ * An attempt has failed, and nothing of it was shown, or what was shown can
+ * be gone on with.  NGX_OK: another one will be made, and what this one has
+ * left is forgotten; NGX_DECLINED: the failure is final.
  */
 
 ngx_int_t
-ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
+ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
+    const char *error)
 {
     ngx_str_t                 model;
     ngx_uint_t                others;
@@ -235,7 +236,7 @@ ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
     if (failure == LLM_FAIL_CLIENT || failure == LLM_FAIL_CONTEXT) {
         ngx_http_llm_breaker_good(a);
 
-    } else {
+    } else if (!a->again) {
         ngx_http_llm_breaker_bad(a, failure);
         ngx_http_llm_balance_blame(a);
     }
@@ -245,6 +246,11 @@ ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
         || ctx->request->connection->error)
     {
         return NGX_DECLINED;
+    }
+
+    if (a->again) {
+        ctx->tries--;
+        return ngx_http_llm_retry_next(a, error, 0);
     }
 
     llcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_llm_module);
@@ -272,13 +278,13 @@ ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
     delay = ngx_http_llm_retry_same(a, failure, others);
 
     if (delay) {
-        return ngx_http_llm_retry_next(a, delay);
+        return ngx_http_llm_retry_next(a, error, delay);
     }
 
     ctx->tried |= 1 << (ctx->target - ctx->targets->target);
 
     if (others && ngx_http_llm_retry_choose(ctx) == NGX_OK) {
-        return ngx_http_llm_retry_next(a, 0);
+        return ngx_http_llm_retry_next(a, error, 0);
     }
 
     /* told to come back later, and nobody else: that is for the client */
@@ -364,7 +370,8 @@ ngx_http_llm_retry_same(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
 
 
 static ngx_int_t
-ngx_http_llm_retry_next(ngx_http_llm_attempt_t *a, ngx_msec_t delay)
+ngx_http_llm_retry_next(ngx_http_llm_attempt_t *a, const char *error,
+    ngx_msec_t delay)
 {
     ngx_connection_t       *c;
     ngx_http_llm_ctx_t     *ctx;
@@ -380,7 +387,13 @@ ngx_http_llm_retry_next(ngx_http_llm_attempt_t *a, ngx_msec_t delay)
                   &ctx->target->provider->name, delay);
 
     ngx_http_llm_attempt_cleanup(a);
-    ngx_http_llm_flight_reset(f);
+
+    if (f->released) {
+        ngx_http_llm_resume_reset(a, error);
+
+    } else {
+        ngx_http_llm_flight_reset(f);
+    }
 
     ctx->error = NULL;
     ctx->error_status = 0;

@@ -40,7 +40,6 @@ static ngx_int_t ngx_http_llm_usage_variable(ngx_http_request_t *r,
 static ngx_int_t ngx_http_llm_breakers(ngx_http_llm_ctx_t *ctx, ngx_str_t *s);
 static ngx_int_t ngx_http_llm_breaker_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_http_llm_cost(ngx_http_llm_ctx_t *ctx, uint64_t *cost);
 
 
 static ngx_http_variable_t  ngx_http_llm_variables[] = {
@@ -370,6 +369,7 @@ ngx_http_llm_number_variable(ngx_http_request_t *r,
 {
     u_char              *p;
     uint64_t             n;
+    llm_usage_t          usage;
     ngx_http_llm_ctx_t  *ctx;
 
     ctx = ngx_http_llm_variable_ctx(r, v);
@@ -421,7 +421,15 @@ ngx_http_llm_number_variable(ngx_http_request_t *r,
         break;
 
     case NGX_HTTP_LLM_V_COST:
-        if (ngx_http_llm_cost(ctx, &n) == NGX_OK) {
+        usage = ctx->usage;
+        usage.prompt -= ctx->spent_usage.prompt;
+        usage.completion -= ctx->spent_usage.completion;
+        usage.cached -= ctx->spent_usage.cached;
+        usage.cache_write -= ctx->spent_usage.cache_write;
+
+        if (ngx_http_llm_cost(ctx, &usage, &n) == NGX_OK) {
+
+            n += ctx->spent_cost;
 
             /* from 1e-12 to 1e-9 USD */
 
@@ -485,15 +493,12 @@ ngx_http_llm_usage_variable(ngx_http_request_t *r,
 
 /* in 1e-12 USD, by the model asked of the provider; NGX_DECLINED: not known */
 
-static ngx_int_t
-ngx_http_llm_cost(ngx_http_llm_ctx_t *ctx, uint64_t *cost)
+ngx_int_t
+ngx_http_llm_cost(ngx_http_llm_ctx_t *ctx, llm_usage_t *usage, uint64_t *cost)
 {
     uint64_t               fresh, cached, written;
     ngx_str_t              model;
-    llm_usage_t           *usage;
     ngx_http_llm_price_t  *m;
-
-    usage = &ctx->usage;
 
     if (ctx->attempt == NULL || !(usage->known & LLM_USAGE_PROMPT)) {
         return NGX_DECLINED;

@@ -136,17 +136,17 @@ location /b/ { llm_adapter anthropic; }
 
 === the preset alone: a host that can't be resolved is no reason not to start
 --- llm
-llm_adapter_provider p { endpoint https://no-such-host.invalid/v1; dialect openai; }
+llm_adapter_provider p { endpoint https://-no-such-host.invalid/v1; dialect openai; }
 --- location
 location /v1/ { llm_adapter p; }
---- warns: endpoint "https://no-such-host.invalid/v1" of provider "p", its calls will fail until a reload finds it
+--- warns: endpoint "https://-no-such-host.invalid/v1" of provider "p", its calls will fail until a reload finds it
 
 
 
 === with a resolver the next answer helps
 --- llm
 resolver 127.0.0.1:9;
-llm_adapter_provider p { endpoint https://no-such-host.invalid/v1; dialect openai; }
+llm_adapter_provider p { endpoint https://-no-such-host.invalid/v1; dialect openai; }
 --- location
 location /v1/ { llm_adapter p; }
 --- warns: provider "p", its calls will fail until "resolver" finds it
@@ -1168,3 +1168,186 @@ llm_adapter_provider q { endpoint http://127.0.0.1:2; dialect openai; key client
 --- location
 location /p/ { llm_adapter p; }
 location /q/ { llm_adapter q; }
+
+
+
+=== health
+--- llm
+llm_adapter_provider a { endpoint http://127.0.0.1:1/v1; dialect openai; health interval=1h; }
+llm_adapter_provider b { endpoint http://127.0.0.1:1/v1; dialect openai; health off; }
+llm_adapter_provider c {
+    health interval=100ms uri=/a?b=c fails=1000 passes=2;
+    endpoint http://127.0.0.1:1/v1;
+    dialect openai;
+}
+--- location
+location /a/ { llm_adapter a b c; }
+
+
+
+=== health, an interval that is too short
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health interval=99ms;
+}
+--- location
+--- refused: invalid "health" parameter "interval=99ms" in llm.conf:4
+
+
+
+=== health, an interval that is too long
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health interval=2d;
+}
+--- location
+--- refused: invalid "health" parameter "interval=2d" in llm.conf:4
+
+
+
+=== health, no time
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health interval=often;
+}
+--- location
+--- refused: invalid "health" parameter "interval=often" in llm.conf:4
+
+
+
+=== health, a uri without a slash
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health uri=models;
+}
+--- location
+--- refused: invalid "health" parameter "uri=models" in llm.conf:4
+
+
+
+=== health, a uri of another host
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health uri=http://127.0.0.1/;
+}
+--- location
+--- refused: invalid "health" parameter "uri=http://127.0.0.1/" in llm.conf:4
+
+
+
+=== health, no uri
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health uri=;
+}
+--- location
+--- refused: invalid "health" parameter "uri=" in llm.conf:4
+
+
+
+=== health, a space in a uri
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health "uri=/a b";
+}
+--- location
+--- refused: invalid "health" parameter "uri=/a b" in llm.conf:4
+
+
+
+=== health, no failures
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health fails=0;
+}
+--- location
+--- refused: invalid "health" parameter "fails=0" in llm.conf:4
+
+
+
+=== health, no passes
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health passes=0;
+}
+--- location
+--- refused: invalid "health" parameter "passes=0" in llm.conf:4
+
+
+
+=== health, no number
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health passes=x;
+}
+--- location
+--- refused: invalid "health" parameter "passes=x" in llm.conf:4
+
+
+
+=== health, an unknown parameter
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health timeout=1s;
+}
+--- location
+--- refused: invalid "health" parameter "timeout=1s" in llm.conf:4
+
+
+
+=== health, off and more
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health off interval=1s;
+}
+--- location
+--- refused: invalid "health" parameter "off" in llm.conf:4
+
+
+
+=== health, without parameters
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health;
+}
+--- location
+--- refused: invalid "health" in provider "p" in llm.conf:4
+
+
+
+=== health, twice
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1;
+    dialect openai;
+    health off;
+    health interval=1s;
+}
+--- location
+--- refused: duplicate "health" in provider "p" in llm.conf:5

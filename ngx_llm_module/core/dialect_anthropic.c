@@ -145,6 +145,8 @@ const llm_dialect_t  llm_dialect_anthropic = {
     anthropic_plain_end,
     anthropic_plain_whole,
     anthropic_answer_free,
+    anthropic_text,
+    anthropic_continues,
 
     anthropic_error,
     anthropic_stream_error,
@@ -198,6 +200,10 @@ anthropic_build(const llm_request_t *rq, const llm_change_t *change,
 
     if (rq->endpoint->id != ANTHROPIC_MESSAGES) {
         return LLM_OK;
+    }
+
+    if (anthropic_splice_shown(rq, change, mem, splices, n) != LLM_OK) {
+        return LLM_ERROR;
     }
 
     return llm_splice_limit(rq, ANTHROPIC_M_MAX_TOKENS, change, mem, splices,

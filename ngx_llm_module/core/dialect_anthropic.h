@@ -4,7 +4,8 @@
  *
  * What the Anthropic dialect's files share: dialect_anthropic.c has the
  * request side and the texts of ours, dialect_anthropic_answer.c the answers,
- * dialect_anthropic_bound.c the state at the provider in both.
+ * dialect_anthropic_text.c the text that an event shows and how to go on from
+ * it, dialect_anthropic_bound.c the state at the provider in both.
  */
 
 
@@ -39,6 +40,19 @@ enum {
 };
 
 
+typedef enum {
+    ANTHROPIC_T_OTHER = 0,
+    ANTHROPIC_T_BLOCK_DELTA,
+    ANTHROPIC_T_BLOCK_START,
+    ANTHROPIC_T_BLOCK_STOP,
+    ANTHROPIC_T_PING,
+    ANTHROPIC_T_START,
+    ANTHROPIC_T_DELTA,
+    ANTHROPIC_T_STOP,
+    ANTHROPIC_T_ERROR
+} anthropic_type_e;
+
+
 /* one answer's private facts; lives in a->data */
 
 typedef struct {
@@ -61,6 +75,19 @@ llm_int_t anthropic_plain(llm_answer_t *a, const u_char *pos,
 llm_int_t anthropic_plain_end(llm_answer_t *a);
 llm_int_t anthropic_plain_whole(llm_answer_t *a, const llm_str_t *text);
 void anthropic_answer_free(llm_answer_t *a);
+
+/* by the data's member "type", else by the event's field */
+anthropic_type_e anthropic_event_type(const llm_event_t *ev,
+    const llm_json_value_t *type);
+
+llm_int_t anthropic_text(const llm_answer_t *a, const llm_event_t *ev,
+    llm_json_value_t *text);
+llm_uint_t anthropic_continues(const llm_request_t *rq);
+
+/* adds the splice that puts change->shown behind the messages */
+llm_int_t anthropic_splice_shown(const llm_request_t *rq,
+    const llm_change_t *change, const llm_mem_t *mem, llm_splice_t *splices,
+    llm_uint_t *n);
 
 llm_uint_t anthropic_bound(const llm_request_t *rq, uint64_t *digests,
     llm_uint_t max);

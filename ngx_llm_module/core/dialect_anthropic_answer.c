@@ -27,18 +27,6 @@ enum {
 };
 
 
-typedef enum {
-    ANTHROPIC_T_OTHER = 0,
-    ANTHROPIC_T_BLOCK_START,
-    ANTHROPIC_T_BLOCK_STOP,
-    ANTHROPIC_T_PING,
-    ANTHROPIC_T_START,
-    ANTHROPIC_T_DELTA,
-    ANTHROPIC_T_STOP,
-    ANTHROPIC_T_ERROR
-} anthropic_type_e;
-
-
 /* paths in a plain answer */
 
 enum {
@@ -58,8 +46,6 @@ typedef struct {
 } anthropic_name_t;
 
 
-static anthropic_type_e anthropic_event_type(const llm_event_t *ev,
-    const llm_json_value_t *type);
 static llm_uint_t anthropic_facts(llm_answer_t *a, anthropic_answer_t *d,
     anthropic_type_e type, const llm_json_value_t *v);
 static llm_uint_t anthropic_block(anthropic_answer_t *d,
@@ -77,7 +63,7 @@ static llm_uint_t anthropic_plain_error(llm_answer_t *a,
 /* the most frequent first */
 
 static const anthropic_name_t  anthropic_names[] = {
-    { llm_string("content_block_delta"), ANTHROPIC_T_OTHER },
+    { llm_string("content_block_delta"), ANTHROPIC_T_BLOCK_DELTA },
     { llm_string("content_block_start"), ANTHROPIC_T_BLOCK_START },
     { llm_string("content_block_stop"), ANTHROPIC_T_BLOCK_STOP },
     { llm_string("ping"), ANTHROPIC_T_PING },
@@ -176,7 +162,7 @@ anthropic_event(llm_answer_t *a, const llm_event_t *ev, llm_uint_t *what)
 }
 
 
-static anthropic_type_e
+anthropic_type_e
 anthropic_event_type(const llm_event_t *ev, const llm_json_value_t *type)
 {
     const anthropic_name_t  *p;

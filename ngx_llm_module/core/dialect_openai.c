@@ -190,6 +190,8 @@ const llm_dialect_t  llm_dialect_openai = {
     openai_plain_end,
     openai_plain_whole,
     openai_answer_free,
+    openai_text,
+    openai_continues,
 
     openai_error,
     openai_stream_error,

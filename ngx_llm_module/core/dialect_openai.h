@@ -5,6 +5,7 @@
  * What the OpenAI dialect's files share: dialect_openai.c has the request
  * side and the texts of ours, dialect_openai_answer.c the answers,
  * dialect_openai_responses.c the events of the responses endpoint,
+ * dialect_openai_text.c the text that an event shows,
  * dialect_openai_bound.c the state at the provider in requests and answers.
  */
 
@@ -79,6 +80,10 @@ llm_int_t openai_plain(llm_answer_t *a, const u_char *pos,
 llm_int_t openai_plain_end(llm_answer_t *a);
 llm_int_t openai_plain_whole(llm_answer_t *a, const llm_str_t *text);
 void openai_answer_free(llm_answer_t *a);
+
+llm_int_t openai_text(const llm_answer_t *a, const llm_event_t *ev,
+    llm_json_value_t *text);
+llm_uint_t openai_continues(const llm_request_t *rq);
 
 /* the members of a usage object that are known by any name */
 void openai_usage(llm_usage_t *u, const llm_json_value_t *object);

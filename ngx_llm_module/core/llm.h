@@ -290,12 +290,15 @@ typedef struct {
     uint64_t               max_output; /* tokens; a larger limit in the request
                                           is lowered to it (of duplicates the
                                           last, as readers do).  0: none */
+    llm_str_t              shown;      /* an answer's beginning to go on from,
+                                          see continues() below; len 0: none */
     unsigned               ask_usage:1;
 } llm_change_t;
 
 
 /* replace len bytes at offset by text; sorted by offset, not overlapping.
- * At most the model, stream_options and two limits of the output. */
+ * At most the model, stream_options and two limits of the output, or the
+ * model, one limit and what was shown. */
 
 typedef struct {
     size_t                 offset;
@@ -461,6 +464,21 @@ struct llm_dialect_s {
 
     void                 (*answer_free)(llm_answer_t *a);
 
+    /*
+     * The text that an event of a stream shows, told after event(), and not
+     * of one that is malformed or an error.  LLM_OK: *text is a string within
+     * ev->data, empty only where it opens a block for text.  LLM_DONE: it
+     * shows nothing (a role, an empty delta, usage, a finish, a ping, the
+     * terminal one).  LLM_DECLINED: it shows something else, or is unknown.
+     */
+    llm_int_t            (*text)(const llm_answer_t *a,
+                               const llm_event_t *ev,
+                               llm_json_value_t *text);
+
+    /* 1 if a provider can be asked by llm_change_t.shown to go on with an
+     * answer to this request, else the member is ignored */
+    llm_uint_t           (*continues)(const llm_request_t *rq);
+
     /* texts from mem: a JSON error body; an error in-band that ends a
      * stream; the terminal event of a stream that was whole without one
      * (may be empty) */
@@ -487,6 +505,75 @@ struct llm_dialect_s {
     llm_str_t              key_header;
     llm_str_t              key_prefix;
 };
+
+
+/* --------------------------------- a broken stream resumed: llm_resume.c */
+
+/*
+ * A stream broke after some of its text was shown; another attempt is to end
+ * the answer.  Where the provider can be asked to go on from what was shown,
+ * its text is appended; else the request is run again, and the new answer is
+ * joined to what was shown only if it begins with exactly that.
+ *
+ * Limits: one text, nothing else (no tools, no reasoning, no second choice or
+ * block, no logprobs); streams of chat/completions, completions and messages.
+ * Not those of responses, whose events repeat in each item and at their end
+ * what was said before.
+ */
+
+typedef struct {
+    const llm_mem_t       *mem;        /* can free */
+
+    u_char                *shown;      /* the text so far, unescaped */
+    size_t                 len;
+    size_t                 size;       /* of its memory */
+    size_t                 max;        /* of len */
+    size_t                 matched;    /* of len, met again in the new answer
+                                          or no longer waited for */
+
+    u_char                *out;        /* data of a rewritten event */
+    size_t                 out_size;   /* of its memory */
+
+    unsigned               possible:1; /* nothing but text was shown, no more
+                                          than max, and not its end */
+    unsigned               opened:1;   /* an event with a text was shown, be
+                                          it empty; else only a beginning */
+    unsigned               continues:1;    /* the new answer goes on, else it
+                                              begins anew */
+    unsigned               joined:1;   /* the new answer is being shown */
+} llm_resume_t;
+
+/* mem must outlive it */
+void llm_resume_init(llm_resume_t *rs, const llm_mem_t *mem, size_t max);
+
+/* An event, and its mask, that is shown of the first answer: keeps its text,
+ * or makes it impossible.  Held back events are noted when they are shown.
+ * LLM_OK; LLM_ERROR: no memory, and impossible, but the answer may go on. */
+llm_int_t llm_resume_note(llm_resume_t *rs, const llm_answer_t *a,
+    const llm_event_t *ev, llm_uint_t what);
+
+/* A new answer will come; possible has to be 1.  May be called again, with
+ * either way, after any of its events. */
+void llm_resume_begin(llm_resume_t *rs, llm_uint_t continues);
+
+/*
+ * An event of the new answer, once its dialect's event() told the mask and
+ * before the next one, preambles too:
+ * LLM_OK        *out is to be shown: the same event, or one whose data lives
+ *               until the next call.  Its text is noted.
+ * LLM_DONE      not to be shown: met before, hidden or malformed
+ * LLM_DECLINED  this is another answer: no event of it was shown
+ * LLM_ERROR     no memory
+ */
+llm_int_t llm_resume_event(llm_resume_t *rs, const llm_answer_t *a,
+    const llm_event_t *ev, llm_uint_t what, llm_event_t *out);
+
+/* For llm_change_t.shown: the text without the whitespace at its end, which
+ * Anthropic refuses.  Lives until the next call.  len 0: nothing to go on
+ * from, the request is to be run again. */
+llm_str_t llm_resume_text(const llm_resume_t *rs);
+
+void llm_resume_free(llm_resume_t *rs);
 
 
 /* ----------------------------------------------- failures: llm_failure.c */

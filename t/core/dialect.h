@@ -459,10 +459,14 @@ plain_whole(const char *name, const llm_dialect_t *dialect, const char *path,
         != LLM_OK)
     {
         ok(dialect->plain_whole(&a, &text) == LLM_OK && !a.finished
-           && !a.failed && a.usage.known == 0, "whole %s: nothing", name);
+           && !a.failed && !a.terminal && a.usage.known == 0,
+           "whole %s: nothing", name);
 
     } else {
-        ok(dialect->plain_whole(&a, &text) == LLM_OK, "whole %s", name);
+        ok(dialect->plain_whole(&a, &text) == LLM_OK && a.terminal,
+           "whole %s", name);
+
+        a.terminal = 0;
         answer_told(&a, 0, what, got);
 
         ok(strcmp(got, state) == 0 && a.status == status
@@ -487,15 +491,22 @@ plain(const char *name, const llm_dialect_t *dialect, const char *path,
     const char *body, const char *state, int status, const char *reason,
     const char *usage)
 {
-    int           bad;
+    int           bad, valid;
     char          what[8], got[8];
     size_t        i, len, n;
     u_char       *p;
     run_mem_t     m;
+    llm_str_t     text;
     llm_answer_t  a;
 
     bad = 0;
     len = strlen(body);
+
+    text.data = (u_char *) body;
+    text.len = len;
+
+    valid = llm_json_scan(&text, LLM_JSON_DEPTH_MAX, NULL, NULL, 0, NULL)
+            == LLM_OK;
 
     for (i = 0; i <= len + 1; i++) {
         run_mem(&m, 0);
@@ -512,6 +523,12 @@ plain(const char *name, const llm_dialect_t *dialect, const char *path,
 
         bad |= (dialect->plain_end(&a) != LLM_OK);
 
+        /* of a text that ends too soon it is not said that it is whole */
+
+        bad |= valid && !a.terminal;
+        bad |= a.terminal && body[0] == '{' && !strchr("} \n", body[len - 1]);
+
+        a.terminal = 0;
         answer_told(&a, 0, what, got);
 
         bad |= strcmp(got, state) != 0 || a.status != status;

@@ -93,8 +93,9 @@ builds(void)
     parse(&rq, D, "messages", text(&pool, body, strlen(body)), &pool.mem,
           &err);
 
+    memset(&change, 0, sizeof(llm_change_t));
+
     change.model = cstr("b\"");
-    change.max_output = 0;
     change.ask_usage = 1;
 
     is_int(llm_dialect_anthropic.build(&rq, &change, &pool.mem, s, &n),
@@ -581,6 +582,7 @@ scenario(size_t fail, size_t *calls)
 
     change.model = cstr("b");
     change.max_output = 1;
+    change.shown = cstr("c");
     change.ask_usage = 1;
 
     OOM(llm_dialect_anthropic.build(&rq, &change, &pool.mem, s, &n));

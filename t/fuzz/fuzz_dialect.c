@@ -312,6 +312,8 @@ fuzz_request(const fuzz_t *f)
 
     check_digests(&rq);
 
+    memset(&change, 0, sizeof(llm_change_t));
+
     llm_str_set(&change.model, "x\"y");
     change.max_output = FUZZ_MAX;
     change.ask_usage = 1;
