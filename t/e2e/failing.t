@@ -48,9 +48,12 @@ EOT
         '/once/v1/' => 'llm_adapter_retry attempts=1;',
         '/twice/v1/' => 'llm_adapter_retry attempts=2 backoff=20ms..500ms '
                         . 'budget=1000%;',
+        '/page/v1/' => 'llm_adapter_intercept_errors on; '
+                       . 'error_page 500 =418 /page;',
         '/five/v1/' => 'llm_adapter_retry attempts=5 backoff=20ms..500ms '
                        . 'budget=1000%;',
     },
+    server => 'location = /page { return 418 page; }',
     http => $far . <<'EOT');
     llm_adapter_provider gone {
         endpoint http://127.0.0.1:%%REFUSING%%/v1;
@@ -515,6 +518,65 @@ for my $stream (0, 1) {
     $got =~ s/,"stream_options":\{"include_usage":true\}//;
     is($got, $want, 'the body of the fallback, ' . ($stream ? 'stream'
                                                             : 'plain'));
+}
+
+# one that is large, and comes slowly: both get all of it
+
+for my $chunked (0, 60000) {
+    my $name = 'a large body, ' . ($chunked ? 'chunked' : 'with a length');
+    my @how = (model => 'two', more => '"x":"' . 'y' x 1500000 . '"');
+
+    $g->set(a => { status => 500 });
+    is_outcome($g->try('chat', @how, chunked => $chunked),
+               { provider => 'b', calls => '2 1 0' }, $name);
+    ok($g->{a}->last_body eq body_of('chat', @how, model => 'm-a'),
+       "$name: the first has it");
+    ok($g->{b}->last_body eq body_of('chat', @how, model => 'm-b'),
+       "$name: the other has it");
+}
+
+
+# --- error_page is for what is final
+
+for my $stream (0, 1) {
+    my @ask = ('chat', model => 'two', prefix => '/page', stream => $stream);
+
+    $g->set(a => { status => 500, fails => 1 });
+    is_outcome($g->try(@ask), { provider => 'a', attempts => 2,
+                                calls => '2 0 0' },
+               "error_page, stream $stream: not yet");
+    $g->set(map { $_ => { status => 500 } } qw(a b));
+    my $x = $g->try(@ask);
+    is($x->{r}->status . ' ' . $x->{r}->body, '418 page',
+       "error_page, stream $stream: in the end");
+    is($g->calls, '2 1 0', "error_page, stream $stream: all were asked");
+}
+
+
+# --- the client's connection outlives all of it
+
+for my $h2 (0, 1) {
+    my $client = $h2 ? h2($g->port('h2')) : h1($g->port);
+    my (@got, @want);
+
+    for my $case (
+        [200, { status => 500, fails => 1 }], [200, { fault => 'reset' }],
+        [200, { fault => 'hang' }], [200, { fault => 'error_first' }],
+        [400, { status => 400 }], [200, { fault => 'gzip' }],
+        [200, { fault => 'cut', at => 0 }], [200, {}],
+    ) {
+        my ($status, $how) = @$case;
+
+        for my $stream (0, 1) {
+            $g->set(a => $how);
+            my $r = $g->try('chat', model => 'two', client => $client,
+                            stream => $stream)->{r};
+            push @got, $r->status . ($r->complete ? ' whole' : ' cut');
+            push @want, "$status whole";
+        }
+    }
+
+    is_deeply(\@got, \@want, 'one connection for all' . ($h2 ? ', h2' : ''));
 }
 
 no_alerts($g->{t});
