@@ -25,12 +25,26 @@ my $mock = start_mock();
 my $t = start_nginx(<<'EOT', vars => { MOCK => $mock->port }, workers => 1,
     llm_adapter_provider p {
         endpoint http://127.0.0.1:%%MOCK%%/v1; dialect openai; key secret;
+        breaker off;
     }
     llm_adapter_provider a {
         endpoint http://127.0.0.1:%%MOCK%%/v1; dialect anthropic; key secret;
+        breaker off;
+    }
+    llm_adapter_provider b {
+        endpoint http://127.0.0.1:%%MOCK%%/v1; dialect openai; key secret;
+        breaker failures=3 window=200ms open=5ms;
+        health interval=100ms;
+    }
+    llm_adapter_provider ab {
+        endpoint http://127.0.0.1:%%MOCK%%/v1; dialect anthropic; key secret;
+        breaker failures=3 window=200ms open=5ms;
     }
     llm_adapter_model claude-* a;
+    llm_adapter_model claude-r* ab a balance=hash;
+    llm_adapter_model retry* b p balance=latency;
     llm_adapter_model * p:gpt-4o-mini;
+    llm_adapter_retry attempts=4 backoff=1ms..10ms budget=1000% resume=on;
     llm_adapter_timeout first_token=300ms idle=300ms plain=300ms;
     llm_adapter_ping 100ms;
     keepalive_requests 1000000;
@@ -107,17 +121,23 @@ my $child = sub {
 
     for my $i (1 .. $n) {
         my $stream = rand() < 0.6 ? 'true' : 'false';
-        my $model = rand() < 0.3 ? 'claude-x' : 'gpt-x';
+        my $model = (qw(claude-x claude-r gpt-x gpt-x retry retry))[rand 6];
         my $body = qq({"model":"$model","stream":$stream,"max_tokens":9,)
                    . '"messages":[{"role":"user","content":"'
                    . ('x' x (rand() < 0.05 ? 40_000 : 100)) . '"}]}';
-        my $path = $model eq 'claude-x' ? '/v1/messages'
-                                        : '/v1/chat/completions';
+        my $path = $model =~ /^claude/ ? '/v1/messages'
+                                       : '/v1/chat/completions';
         my $kind = rand();
 
         if ($kind < 0.35) {
-            $ask->($body, path => $path,
-                   headers => $faults[rand @faults]);
+            my @fault = @{ $faults[rand @faults] };
+
+            # once, so that another attempt mends it
+            push @fault, 'X-Mock-Fails: 1', "X-Mock-Key: $$-$i"
+                if rand() < 0.5;
+
+            $ask->($body, path => $path, headers => \@fault,
+                   rand() < 0.1 ? (leave => 1) : ());
 
         } elsif ($kind < 0.6) {
             $ask->($body, path => $path, leave => 1,
