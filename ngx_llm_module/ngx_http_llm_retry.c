@@ -23,7 +23,7 @@
 
 #define NGX_HTTP_LLM_BUDGET_ONE   1000
 #define NGX_HTTP_LLM_BUDGET_LOW   10000        /* what time alone gives */
-#define NGX_HTTP_LLM_BUDGET_HIGH  100000
+#define NGX_HTTP_LLM_BUDGET_HIGH  1000000
 
 #define NGX_HTTP_LLM_HOLD         600000       /* ms, at most */
 #define NGX_HTTP_LLM_SDK_WAIT     60000        /* ms; SDKs wait no longer */

@@ -218,6 +218,14 @@ http {
         }
     }
 
+    # a provider that fails, and is asked again
+    server {
+        listen 127.0.0.1:%(failing)d backlog=4096;
+        location /v1/ {
+%(again)s
+        }
+    }
+
     # large bodies held in memory
     server {
         listen 127.0.0.1:%(large)d backlog=4096;
@@ -248,9 +256,18 @@ LLM_HTTP = """
         key none;
         keepalive 64;
     }
+    llm_adapter_provider again {
+        endpoint http://127.0.0.1:%d/v1;
+        dialect openai;
+        key none;
+        breaker off;
+    }
 """
 
 LLM = "            llm_adapter mock;"
+
+AGAIN = """            llm_adapter again;
+            llm_adapter_retry attempts=2 backoff=4s..4s budget=1000%;"""
 
 
 class Nginx:
@@ -261,7 +278,8 @@ class Nginx:
         self.name = name
         self.kind = kind
         self.dir = os.path.join(opts.build, "bench", name)
-        self.ports = {k: free_port() for k in ("main", "stream", "large")}
+        self.ports = {k: free_port() for k in ("main", "stream", "failing",
+                                               "large")}
         self.process = None
         self.worker = None
         os.makedirs(self.dir, exist_ok=True)
@@ -276,8 +294,9 @@ class Nginx:
             head += "load_module %s;\n" % self.opts.module
         conf = CONF % dict(
             self.ports, head=head, dir=self.dir, files=min(nofile(), 20000),
-            http=(LLM_HTTP if llm else PLAIN_HTTP) % mock_port,
-            plain=LLM if llm else PLAIN,
+            http=LLM_HTTP % (mock_port, mock_port) if llm
+            else PLAIN_HTTP % mock_port,
+            plain=LLM if llm else PLAIN, again=AGAIN if llm else PLAIN,
             unbuffered=LLM if llm
             else PLAIN + "\n            proxy_buffering off;")
         self.conf = os.path.join(self.dir, "nginx.conf")

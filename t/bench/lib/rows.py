@@ -350,6 +350,38 @@ class Rows:
                   "%.1f ms" % median(late[1]), late[1], "%.1f ms", (100, 10),
                   better="less")
 
+    def backoff(self):
+        """All fail at once, wait 2 to 4 s, and are answered."""
+        if self.opts.plain_only:
+            raise Skipped("it is the module's")
+        rounds = 1 if self.opts.quick else 5
+        count = 1000
+        got = []
+        for i in range(rounds):
+            # the budget begins with ten: one more for each call
+            for name in ("before", "after"):
+                key = "%s-%d" % (name, i)
+                headers = ["X-Mock-Key: " + key, "X-Mock-Status: 500",
+                           "X-Mock-Fails: %d" % (
+                               count if name == "after" else 0)]
+                before = waited(self.b.worker)
+                r = self.load.run(self.b.url("failing"), headers=headers,
+                                  b=256, c=count, n=count, T=30,
+                                  pid=self.b.worker, who="back-off")
+                r["waited"] = waited(self.b.worker) - before
+                if name == "before":
+                    plain = r
+            got.append((plain, r))
+        self.raw["backoff"] = got
+        title = "1,000 fail at once, wait 2 to 4 s, succeed"
+        cpu = [[p[i]["cpu_us"] / count for p in got] for i in (0, 1)]
+        self.line(title, "CPU per request, without failure and with",
+                  "%.0f us" % median(cpu[0]), "%.0f us" % median(cpu[1]),
+                  [ratio(b, a) for a, b in zip(*cpu)], "%.2fx")
+        busy = [p[1]["cpu_us"] / p[1]["seconds"] / 1e4 for p in got]
+        self.line(title, "the worker is busy", "", "%.1f %%" % median(busy),
+                  busy, "%.1f %%")
+
     def check_servers(self):
         for server in (self.a, self.b, self.twin):
             if server is None or server.process is None:
