@@ -1173,11 +1173,11 @@ location /q/ { llm_adapter q; }
 
 === health
 --- llm
-llm_adapter_provider a { endpoint http://127.0.0.1:1/v1; dialect openai; health interval=1h; }
+llm_adapter_provider a { endpoint http://127.0.0.1:$TEST_NGINX_SERVER_PORT/up; dialect openai; health interval=1h; }
 llm_adapter_provider b { endpoint http://127.0.0.1:1/v1; dialect openai; health off; }
 llm_adapter_provider c {
-    health interval=100ms uri=/a?b=c fails=1000 passes=2;
-    endpoint http://127.0.0.1:1/v1;
+    health interval=100ms uri=/up?b=c fails=1000 passes=2;
+    endpoint http://127.0.0.1:$TEST_NGINX_SERVER_PORT/up;
     dialect openai;
 }
 --- location
