@@ -23,6 +23,7 @@ static ngx_int_t ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a,
     llm_event_t *ev);
 static ngx_int_t ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a,
     u_char *pos, u_char *last);
+static ngx_int_t ngx_http_llm_answer_long_error(ngx_http_llm_attempt_t *a);
 static ngx_uint_t ngx_http_llm_answer_object(ngx_http_llm_flight_t *f);
 static ngx_int_t ngx_http_llm_answer_look(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_facts(ngx_http_llm_attempt_t *a);
@@ -119,6 +120,11 @@ ngx_http_llm_answer_feed(ngx_http_llm_attempt_t *a, u_char *pos, u_char *last)
     f = a->flight;
 
     if (f->ended || pos == last) {
+        return NGX_OK;
+    }
+
+    if (a->refused) {
+        ngx_http_llm_resume_body(a, pos, last);
         return NGX_OK;
     }
 
@@ -229,7 +235,13 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
             return ngx_http_llm_answer_told_error(a, ev);
         }
 
+        if (ngx_http_llm_answer_private(a)) {
+            a->error = "upstream_error";
+            return NGX_ERROR;
+        }
+
         if (a->ctx->resumed || ngx_http_llm_resume_may(a, a->told)) {
+            ngx_http_llm_resume_keep(a, ev);
             a->error = "upstream_error";
             return NGX_ERROR;
         }
@@ -358,6 +370,10 @@ ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a, u_char *pos,
 
     ngx_http_llm_flight_commit(f, last - pos, 0, NGX_HTTP_LLM_REC_PLAIN);
 
+    if (!f->released && f->status >= NGX_HTTP_BAD_REQUEST) {
+        return ngx_http_llm_answer_long_error(a);
+    }
+
     if (!f->released
         && f->appended - f->base > NGX_HTTP_LLM_HOLD_MAX)
     {
@@ -373,6 +389,40 @@ ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a, u_char *pos,
         a->first = 1;
         ngx_http_llm_answer_release(a);
     }
+
+    return NGX_OK;
+}
+
+
+/* An error is held until it is whole: what it says decides what follows.
+ * Without an end its status decides. */
+
+static ngx_int_t
+ngx_http_llm_answer_long_error(ngx_http_llm_attempt_t *a)
+{
+    llm_str_t               none;
+    ngx_http_llm_flight_t  *f;
+
+    f = a->flight;
+
+    if (f->appended - f->base <= NGX_HTTP_LLM_ERROR_MAX) {
+        return NGX_OK;
+    }
+
+    none.len = 0;
+    none.data = NULL;
+
+    ngx_http_llm_answer_class(a, f->status, &none);
+
+    if (a->told != LLM_FAIL_CLIENT) {
+        a->error = "upstream_error";
+        return NGX_ERROR;
+    }
+
+    a->ctx->error_status = f->status;
+
+    ngx_http_llm_breaker_good(a);
+    ngx_http_llm_answer_release(a);
 
     return NGX_OK;
 }
@@ -396,6 +446,7 @@ ngx_http_llm_answer_release(ngx_http_llm_attempt_t *a)
     if (f->status < NGX_HTTP_BAD_REQUEST) {
         a->first_at = ngx_current_msec;
         ngx_http_llm_breaker_good(a);
+        ngx_http_llm_balance_first(a);
     }
 }
 
@@ -411,7 +462,11 @@ ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a)
 
     if (!f->ended) {
 
-        if (a->error && !(a->head && a->whole)) {
+        if (a->refused) {
+            ngx_http_llm_resume_refused(a);
+            ngx_http_llm_answer_failed(a, "upstream_error");
+
+        } else if (a->error && !(a->head && a->whole)) {
             ngx_http_llm_answer_failed(a, a->error);
 
         } else if (!a->head) {
@@ -552,12 +607,13 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
         return;
 
     } else if (!f->answer.terminal && !f->released
-               && ngx_http_llm_answer_object(f))
+               && ((f->status == NGX_HTTP_OK && f->appended == f->base)
+                   || ngx_http_llm_answer_object(f)))
     {
         /* HTTP says that it is whole, and its content says that it is not */
 
         ngx_log_error(NGX_LOG_ERR, a->request->connection->log, 0,
-                      "llm: provider \"%V\" cut its JSON",
+                      "llm: provider \"%V\" sent no whole answer",
                       &a->provider->name);
 
         ngx_http_llm_answer_failed(a, "truncated");
@@ -660,9 +716,7 @@ ngx_http_llm_answer_refused(ngx_http_llm_attempt_t *a)
 
     ngx_http_llm_answer_class(a, f->status, &body);
 
-    if (a->told >= LLM_FAIL_AUTH
-        && a->provider->key_source == NGX_HTTP_LLM_KEY_OURS)
-    {
+    if (ngx_http_llm_answer_private(a)) {
         ngx_http_llm_answer_failed(a, "upstream_error");
         return NGX_OK;
     }

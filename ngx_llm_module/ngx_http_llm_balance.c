@@ -13,6 +13,7 @@
 
 #define NGX_HTTP_LLM_HALF_LIFE   30000         /* ms, of what was measured */
 #define NGX_HTTP_LLM_TYPICAL     200           /* tokens of an answer */
+#define NGX_HTTP_LLM_SCOUT       10000         /* ms, for one to find out */
 #define NGX_HTTP_LLM_BLAME       30000000      /* us, for a failure */
 
 
@@ -20,9 +21,11 @@ static ngx_int_t ngx_http_llm_balance_turns(ngx_conf_t *cf,
     ngx_http_llm_targets_t *targets, ngx_uint_t d);
 static ngx_uint_t ngx_http_llm_balance_turn(ngx_http_llm_ctx_t *ctx);
 static ngx_uint_t ngx_http_llm_balance_divisor(ngx_uint_t a, ngx_uint_t b);
+static ngx_uint_t ngx_http_llm_balance_scouted(ngx_http_llm_cell_t *cell);
 static uint64_t ngx_http_llm_balance_latency(ngx_http_llm_target_t *target);
 static uint64_t ngx_http_llm_balance_cost(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_target_t *target);
+static ngx_uint_t ngx_http_llm_balance_old(ngx_http_llm_cell_t *cell);
 static void ngx_http_llm_balance_mix(ngx_atomic_t *word, ngx_msec_t sample,
     ngx_uint_t fresh);
 static void ngx_http_llm_balance_pin(ngx_http_llm_ctx_t *ctx);
@@ -301,6 +304,47 @@ ngx_http_llm_balance_pin(ngx_http_llm_ctx_t *ctx)
 
 
 /*
+ * The first of the order is about to be called.  If what is known of it is
+ * old, one call finds out, and until then the others go where they went: or
+ * all of them would run into a target that is slow.
+ */
+
+void
+ngx_http_llm_balance_scout(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_atomic_uint_t     until;
+    ngx_http_llm_cell_t  *cell;
+
+    cell = ctx->target->cell;
+
+    if (ctx->targets->balance != NGX_HTTP_LLM_BALANCE_LATENCY
+        || cell == NULL
+        || (cell->sampled
+            && (ngx_msec_int_t) (ngx_current_msec - cell->sampled)
+               < NGX_HTTP_LLM_HALF_LIFE))
+    {
+        return;
+    }
+
+    until = cell->scout;
+
+    (void) ngx_atomic_cmp_set(&cell->scout, until,
+                              ngx_current_msec + NGX_HTTP_LLM_SCOUT);
+}
+
+
+static ngx_uint_t
+ngx_http_llm_balance_scouted(ngx_http_llm_cell_t *cell)
+{
+    ngx_atomic_uint_t  until;
+
+    until = cell->scout;
+
+    return until && (ngx_msec_int_t) (until - ngx_current_msec) > 0;
+}
+
+
+/*
  * The time that an answer of typical length takes, in us.  What was measured
  * long ago counts for less and less, so that a target that was slow once is
  * tried again; one that was never measured is tried first.
@@ -310,23 +354,68 @@ static uint64_t
 ngx_http_llm_balance_latency(ngx_http_llm_target_t *target)
 {
     uint64_t              score;
-    ngx_msec_t            age;
+    ngx_msec_int_t        age;
     ngx_http_llm_cell_t  *cell;
 
     cell = target->cell;
 
-    if (cell == NULL || cell->sampled == 0) {
+    if (cell == NULL) {
+        return 0;
+    }
+
+    if (ngx_http_llm_balance_scouted(cell)) {
+        return (uint64_t) -1;
+    }
+
+    if (cell->sampled == 0) {
         return 0;
     }
 
     score = cell->ttft + NGX_HTTP_LLM_TYPICAL * (uint64_t) cell->rate;
-    age = ngx_current_msec - cell->sampled;
+    age = (ngx_msec_int_t) (ngx_current_msec - cell->sampled);
+
+    if (age < 0) {
+        age = 0;
+    }
 
     for ( /* void */ ; age >= NGX_HTTP_LLM_HALF_LIFE && score; score /= 2) {
         age -= NGX_HTTP_LLM_HALF_LIFE;
     }
 
     return score - score * age / NGX_HTTP_LLM_HALF_LIFE / 2;
+}
+
+
+/* the first token has come */
+
+void
+ngx_http_llm_balance_first(ngx_http_llm_attempt_t *a)
+{
+    ngx_http_llm_cell_t  *cell;
+
+    cell = a->target->cell;
+
+    if (a->ctx->targets->balance != NGX_HTTP_LLM_BALANCE_LATENCY
+        || cell == NULL || a->sent == 0 || !a->flight->stream)
+    {
+        return;
+    }
+
+    ngx_http_llm_balance_mix(&cell->ttft, (a->first_at - a->sent) * 1000 + 1,
+                             ngx_http_llm_balance_old(cell)
+                             || cell->ttft == 0);
+
+    cell->sampled = ngx_current_msec;
+    cell->scout = 0;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_balance_old(ngx_http_llm_cell_t *cell)
+{
+    return cell->sampled == 0
+           || (ngx_msec_int_t) (ngx_current_msec - cell->sampled)
+              > 4 * NGX_HTTP_LLM_HALF_LIFE;
 }
 
 
@@ -350,40 +439,34 @@ ngx_http_llm_balance_learn(ngx_http_llm_attempt_t *a)
     }
 
     usage = &a->flight->answer.usage;
-    fresh = cell->sampled == 0
-            || ngx_current_msec - cell->sampled > 4 * NGX_HTTP_LLM_HALF_LIFE;
+    fresh = ngx_http_llm_balance_old(cell);
 
-    if (a->flight->stream && a->first_at) {
-        ngx_http_llm_balance_mix(&cell->ttft, (a->first_at - a->sent) * 1000,
-                                 fresh || cell->ttft == 0);
-
-        took = a->last_event - a->first_at;
-
-    } else {
-        took = a->last_event - a->sent;
-    }
+    took = a->last_event - ((a->flight->stream && a->first_at) ? a->first_at
+                                                               : a->sent);
 
     if ((usage->known & LLM_USAGE_COMPLETION) && usage->completion > 1) {
-        rate = (uint64_t) took * 1000 / usage->completion;
+        rate = (uint64_t) took * 1000 / usage->completion + 1;
 
         ngx_http_llm_balance_mix(&cell->rate, rate, fresh || cell->rate == 0);
     }
 
     cell->sampled = ngx_current_msec;
+    cell->scout = 0;
 }
 
 
 /* it has failed: that counts as slow, or it would go on being the first */
 
 void
-ngx_http_llm_balance_blame(ngx_http_llm_attempt_t *a)
+ngx_http_llm_balance_blame(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
 {
     ngx_http_llm_cell_t  *cell;
 
     cell = a->target->cell;
 
     if (a->ctx->targets->balance != NGX_HTTP_LLM_BALANCE_LATENCY
-        || cell == NULL)
+        || cell == NULL
+        || failure == LLM_FAIL_CLIENT || failure == LLM_FAIL_CONTEXT)
     {
         return;
     }
@@ -392,6 +475,7 @@ ngx_http_llm_balance_blame(ngx_http_llm_attempt_t *a)
                              cell->ttft == 0);
 
     cell->sampled = ngx_current_msec;
+    cell->scout = 0;
 }
 
 

@@ -31,6 +31,10 @@
 #define ngx_http_llm_breaker_word(ms, state)  (((ms) << 2) | (state))
 #define ngx_http_llm_breaker_until(word)      ((ngx_msec_t) ((word) >> 2))
 
+/* ms that the valve may have been closed */
+
+#define NGX_HTTP_LLM_BREAKER_PATIENCE  1000
+
 /* less than a tenth of the calls failing opens nothing */
 
 #define NGX_HTTP_LLM_BREAKER_SHARE  10
@@ -38,6 +42,11 @@
 /* a slot of the window: 24 bits of its number, 20 of calls, 20 of failures */
 
 #define NGX_HTTP_LLM_SLOT_MAX  0xfffff
+
+#define ngx_http_llm_slot_now(p)                                              \
+    ((uint64_t) (ngx_current_msec                                             \
+                 / ((p)->breaker_window / NGX_HTTP_LLM_WINDOW + 1))           \
+     & 0xffffff)
 
 #define ngx_http_llm_slot_number(w)    ((w) >> 40)
 #define ngx_http_llm_slot_calls(w)     (((w) >> 20) & NGX_HTTP_LLM_SLOT_MAX)
@@ -48,6 +57,13 @@ static ngx_int_t ngx_http_llm_breaker_enter(ngx_http_llm_cell_t *cell,
     ngx_msec_t open, ngx_atomic_uint_t *probe);
 static void ngx_http_llm_breaker_trip(ngx_http_llm_attempt_t *a,
     ngx_http_llm_cell_t *cell, ngx_atomic_uint_t *probe, const char *why);
+static ngx_uint_t ngx_http_llm_breaker_blameless(ngx_http_llm_attempt_t *a);
+static ngx_uint_t ngx_http_llm_breaker_sure(ngx_http_llm_attempt_t *a);
+static ngx_uint_t ngx_http_llm_breaker_lately(ngx_http_llm_provider_t *p);
+static void ngx_http_llm_breaker_close(ngx_http_llm_attempt_t *a,
+    ngx_uint_t which);
+static void ngx_http_llm_breaker_sum(ngx_http_llm_provider_t *p,
+    ngx_uint_t *called, ngx_uint_t *failed);
 static ngx_uint_t ngx_http_llm_breaker_count(ngx_http_llm_provider_t *p,
     ngx_uint_t failures, ngx_uint_t calls);
 
@@ -199,49 +215,59 @@ ngx_http_llm_breaker_enter(ngx_http_llm_cell_t *cell, ngx_msec_t open,
 void
 ngx_http_llm_breaker_good(ngx_http_llm_attempt_t *a)
 {
-    ngx_uint_t                i;
-    ngx_http_llm_ctx_t       *ctx;
-    ngx_http_llm_cell_t      *cell[2];
-    ngx_http_llm_provider_t  *p;
-
     if (a->judged) {
         return;
     }
 
     a->judged = 1;
 
-    ctx = a->ctx;
-    p = a->provider;
-
-    if (p->breaker_failures == 0) {
+    if (a->provider->breaker_failures == 0) {
         return;
     }
 
-    (void) ngx_http_llm_breaker_count(p, 0, 1);
+    (void) ngx_http_llm_breaker_count(a->provider, 0, 1);
 
-    cell[0] = p->cell;
-    cell[1] = a->target->cell;
+    ngx_http_llm_breaker_close(a, 0);
+    ngx_http_llm_breaker_close(a, 1);
+}
 
-    for (i = 0; i < 2; i++) {
 
-        if (ctx->probe[i] == 0) {
-            continue;
-        }
+/* a probe's success; which: 0 of the provider's breaker, 1 of the target's */
 
-        if (ngx_atomic_cmp_set(&cell[i]->breaker, ctx->probe[i], 0)) {
+static void
+ngx_http_llm_breaker_close(ngx_http_llm_attempt_t *a, ngx_uint_t which)
+{
+    ngx_atomic_uint_t     word, *probe;
+    ngx_http_llm_cell_t  *cell;
 
-            if (i == 0) {
-                ngx_memzero((void *) cell[i]->window,
-                            sizeof(cell[i]->window));
-            }
+    probe = &a->ctx->probe[which];
 
-            ngx_log_error(NGX_LOG_NOTICE, ctx->request->connection->log, 0,
-                          "llm: provider \"%V\"%s works again, breaker closed",
-                          &p->name, i ? " (this model)" : "");
-        }
-
-        ctx->probe[i] = 0;
+    if (*probe == 0) {
+        return;
     }
+
+    cell = which ? a->target->cell : a->provider->cell;
+    word = cell->breaker;
+
+    /*
+     * An answer that takes longer than a probe may last was followed by
+     * other probes.  None of them has failed as long as one is on its way.
+     */
+
+    if ((word == *probe
+         || (word & 3) == NGX_HTTP_LLM_BREAKER_PROBE)
+        && ngx_atomic_cmp_set(&cell->breaker, word, 0))
+    {
+        if (which == 0) {
+            ngx_memzero((void *) cell->window, sizeof(cell->window));
+        }
+
+        ngx_log_error(NGX_LOG_NOTICE, a->ctx->request->connection->log, 0,
+                      "llm: provider \"%V\"%s works again, breaker closed",
+                      &a->provider->name, which ? " (this model)" : "");
+    }
+
+    *probe = 0;
 }
 
 
@@ -257,6 +283,15 @@ ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
     ctx = a->ctx;
     p = a->provider;
 
+    if (failure == LLM_FAIL_NONE || ngx_http_llm_breaker_blameless(a)) {
+        return;
+    }
+
+    if (failure == LLM_FAIL_CLIENT || failure == LLM_FAIL_CONTEXT) {
+        ngx_http_llm_breaker_good(a);
+        return;
+    }
+
     calls = a->judged ? 0 : 1;
     a->judged = 1;
 
@@ -267,18 +302,25 @@ ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
     switch (failure) {
 
     case LLM_FAIL_AUTH:
-        ngx_http_llm_breaker_trip(a, p->cell, &ctx->probe[0],
-                                  "refuses our key");
-        break;
-
     case LLM_FAIL_QUOTA:
-        ngx_http_llm_breaker_trip(a, p->cell, &ctx->probe[0],
-                                  "gives us no more credit");
+
+        if (ngx_http_llm_breaker_sure(a)
+            || ngx_http_llm_breaker_count(p, 1, calls))
+        {
+            ngx_http_llm_breaker_trip(a, p->cell, &ctx->probe[0],
+                                      failure == LLM_FAIL_AUTH
+                                      ? "refuses our key"
+                                      : "gives us no more credit");
+        }
+
         break;
 
     case LLM_FAIL_MODEL:
 
-        /* a name that the client chose must not close it for others */
+        /* it knows what it does not know, and so it works; and a name that
+         * the client chose must not close it for others */
+
+        ngx_http_llm_breaker_close(a, 0);
 
         if (a->target->cell && a->target->model.len) {
             ngx_http_llm_breaker_trip(a, a->target->cell, &ctx->probe[1],
@@ -313,6 +355,46 @@ ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
     }
 
     ngx_http_llm_breaker_release(ctx);
+}
+
+
+/*
+ * 401 is about the key alone, and so is a quota that is used up; 403 and 402
+ * may be about the one thing that this client has asked for.  If other calls
+ * have gone well lately, they are.
+ */
+
+static ngx_uint_t
+ngx_http_llm_breaker_sure(ngx_http_llm_attempt_t *a)
+{
+    ngx_uint_t  status;
+
+    status = a->flight->status;
+
+    if (status < NGX_HTTP_BAD_REQUEST) {
+        status = a->flight->answer.status;
+    }
+
+    return (status != NGX_HTTP_FORBIDDEN && status != 402)
+           || a->ctx->probe[0]
+           || !ngx_http_llm_breaker_lately(a->provider);
+}
+
+
+/*
+ * Who reads slowly makes the provider lose patience; and how long a whole
+ * answer takes is a matter of what was asked, if others got theirs lately.
+ */
+
+static ngx_uint_t
+ngx_http_llm_breaker_blameless(ngx_http_llm_attempt_t *a)
+{
+    if (a->alive || a->closed || a->waited > NGX_HTTP_LLM_BREAKER_PATIENCE) {
+        return 1;
+    }
+
+    return a->blameless && !a->ctx->probe[0]
+           && ngx_http_llm_breaker_lately(a->provider);
 }
 
 
@@ -375,12 +457,11 @@ static ngx_uint_t
 ngx_http_llm_breaker_count(ngx_http_llm_provider_t *p, ngx_uint_t failures,
     ngx_uint_t calls)
 {
-    uint64_t           number, word, next, n;
-    ngx_uint_t         i, failed, called;
+    uint64_t           number, word, next;
+    ngx_uint_t         failed, called;
     ngx_atomic_t      *slot;
 
-    number = ngx_current_msec / (p->breaker_window / NGX_HTTP_LLM_WINDOW + 1);
-    number &= 0xffffff;
+    number = ngx_http_llm_slot_now(p);
 
     slot = &p->cell->window[number % NGX_HTTP_LLM_WINDOW];
 
@@ -406,8 +487,37 @@ ngx_http_llm_breaker_count(ngx_http_llm_provider_t *p, ngx_uint_t failures,
         return 0;
     }
 
-    failed = 0;
-    called = 0;
+    ngx_http_llm_breaker_sum(p, &called, &failed);
+
+    return failed >= p->breaker_failures
+           && failed * NGX_HTTP_LLM_BREAKER_SHARE >= called;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_breaker_lately(ngx_http_llm_provider_t *p)
+{
+    ngx_uint_t  called, failed;
+
+    ngx_http_llm_breaker_sum(p, &called, &failed);
+
+    return called > failed;
+}
+
+
+/* of the window */
+
+static void
+ngx_http_llm_breaker_sum(ngx_http_llm_provider_t *p, ngx_uint_t *called,
+    ngx_uint_t *failed)
+{
+    uint64_t    number, word, n;
+    ngx_uint_t  i;
+
+    number = ngx_http_llm_slot_now(p);
+
+    *called = 0;
+    *failed = 0;
 
     for (i = 0; i < NGX_HTTP_LLM_WINDOW; i++) {
 
@@ -415,13 +525,10 @@ ngx_http_llm_breaker_count(ngx_http_llm_provider_t *p, ngx_uint_t failures,
         n = (number - ngx_http_llm_slot_number(word)) & 0xffffff;
 
         if (n < NGX_HTTP_LLM_WINDOW) {
-            failed += ngx_http_llm_slot_failures(word);
-            called += ngx_http_llm_slot_calls(word);
+            *failed += ngx_http_llm_slot_failures(word);
+            *called += ngx_http_llm_slot_calls(word);
         }
     }
-
-    return failed >= p->breaker_failures
-           && failed * NGX_HTTP_LLM_BREAKER_SHARE >= called;
 }
 
 

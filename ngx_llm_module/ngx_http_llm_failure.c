@@ -10,6 +10,10 @@
 #include "ngx_http_llm_module.h"
 
 
+static const char *ngx_http_llm_answer_refusal(ngx_http_llm_flight_t *f,
+    ngx_uint_t failure);
+
+
 typedef struct {
     const char  *error;                        /* $llm_error */
     ngx_uint_t   status;
@@ -187,11 +191,21 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
 
     if (f->released && !ngx_http_llm_resume_may(a, failure)) {
 
-        if (failure != LLM_FAIL_NONE) {
-            ngx_http_llm_breaker_bad(a, failure);
+        ngx_http_llm_breaker_bad(a, failure);
+
+        if (f->last_event.len && ngx_http_llm_resume_tell(f) == NGX_OK) {
+            ctx->error = "upstream_error";
+            return;
         }
 
-        ngx_http_llm_fail(f, ctx, ctx->broke ? ctx->broke : error);
+        if (ctx->broke) {
+            error = ctx->broke;
+
+        } else if (ngx_http_llm_answer_private(a)) {
+            error = ngx_http_llm_answer_refusal(f, failure);
+        }
+
+        ngx_http_llm_fail(f, ctx, error);
         return;
     }
 
@@ -200,23 +214,18 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
     }
 
     if (f->released) {
+
+        if (f->last_event.len && ngx_http_llm_resume_tell(f) == NGX_OK) {
+            ctx->error = "upstream_error";
+            return;
+        }
+
         ngx_http_llm_fail(f, ctx, ctx->broke ? ctx->broke : error);
         return;
     }
 
-    if (failure >= LLM_FAIL_AUTH
-        && a->provider->key_source == NGX_HTTP_LLM_KEY_OURS)
-    {
-        /* the provider's words may quote our key, and are not the client's
-         * business */
-
-        f->answer.failed = 0;
-
-        ngx_http_llm_flight_forget(f);
-
-        error = failure == LLM_FAIL_AUTH ? "provider_auth"
-                : failure == LLM_FAIL_MODEL ? "provider_model"
-                : "provider_quota";
+    if (ngx_http_llm_answer_private(a)) {
+        error = ngx_http_llm_answer_refusal(f, failure);
 
     } else if (ctx->pinned && !a->head && failure != LLM_FAIL_NONE) {
         error = "pinned_unavailable";
@@ -224,6 +233,30 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
     }
 
     ngx_http_llm_fail(f, ctx, error);
+}
+
+
+/* does the provider speak of our key, our credit, our choice of a model? */
+
+ngx_uint_t
+ngx_http_llm_answer_private(ngx_http_llm_attempt_t *a)
+{
+    return a->told >= LLM_FAIL_AUTH && a->provider->ours;
+}
+
+
+/* its words may quote our key, and are not the client's business */
+
+static const char *
+ngx_http_llm_answer_refusal(ngx_http_llm_flight_t *f, ngx_uint_t failure)
+{
+    f->answer.failed = 0;
+
+    ngx_http_llm_flight_forget(f);
+
+    return failure == LLM_FAIL_AUTH ? "provider_auth"
+           : failure == LLM_FAIL_MODEL ? "provider_model"
+           : "provider_quota";
 }
 
 
@@ -239,12 +272,18 @@ ngx_http_llm_answer_class(ngx_http_llm_attempt_t *a, ngx_uint_t status,
         llm_wait_body(&a->wait, body);
     }
 
-    if (a->told < LLM_FAIL_AUTH) {
+    /* what a client's own key may not is no matter of the others, whose
+     * calls the provider takes */
+
+    if (a->provider->key_source == NGX_HTTP_LLM_KEY_CLIENT
+        && !a->provider->ours
+        && (a->told == LLM_FAIL_WAIT || a->told >= LLM_FAIL_AUTH))
+    {
+        a->told = LLM_FAIL_CLIENT;
         return;
     }
 
-    if (a->provider->key_source == NGX_HTTP_LLM_KEY_CLIENT) {
-        a->told = LLM_FAIL_CLIENT;
+    if (a->told < LLM_FAIL_AUTH) {
         return;
     }
 

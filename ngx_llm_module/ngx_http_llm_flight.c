@@ -130,6 +130,12 @@ ngx_http_llm_flight_forget(ngx_http_llm_flight_t *f)
         f->error_body.len = 0;
     }
 
+    if (f->last_event.data) {
+        ngx_free(f->last_event.data);
+        f->last_event.data = NULL;
+        f->last_event.len = 0;
+    }
+
     if (f->words.data) {
         ngx_free(f->words.data);
         f->words.data = NULL;

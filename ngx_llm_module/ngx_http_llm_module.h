@@ -17,6 +17,7 @@
 
 #define NGX_HTTP_LLM_EVENT_MAX       (16 * 1024 * 1024)  /* bytes, one event */
 #define NGX_HTTP_LLM_HOLD_MAX        (64 * 1024)   /* plain bytes before head */
+#define NGX_HTTP_LLM_ERROR_MAX       (1024 * 1024)     /* the same of errors */
 #define NGX_HTTP_LLM_READ_BUFFER     (64 * 1024)   /* one for a worker */
 #define NGX_HTTP_LLM_HEAD_MAX        (32 * 1024)   /* a provider's head */
 #define NGX_HTTP_LLM_UNREAD_HIGH     (256 * 1024)  /* the valve closes, */
@@ -94,6 +95,7 @@ typedef struct {
     ngx_atomic_t                   ttft;       /* ngx_http_llm_balance.c */
     ngx_atomic_t                   rate;
     ngx_atomic_t                   sampled;
+    ngx_atomic_t                   scout;      /* ms: one finds out until */
     ngx_atomic_t                   turn[NGX_HTTP_LLM_DIALECTS];
 } ngx_http_llm_cell_t;
 
@@ -217,11 +219,11 @@ struct ngx_http_llm_provider_s {
     unsigned                       tls:1;
     unsigned                       preset:1;   /* made without a block */
     unsigned                       ready:1;    /* set up */
+    unsigned                       ours:1;     /* the credential sent is */
     unsigned                       stream_usage:1;
     unsigned                       keepalive_set:1;
     unsigned                       tls_set:1;
     unsigned                       no_stream_options:1;  /* learnt, a worker */
-    unsigned                       no_continue:1;  /* the same */
 };
 
 
@@ -234,6 +236,7 @@ typedef struct {
     ngx_str_t                      model;      /* len 0: the client's */
     ngx_http_llm_cell_t           *cell;       /* NULL: the client named it */
     ngx_uint_t                     weight;
+    unsigned                       no_continue:1;  /* learnt, a worker */
 } ngx_http_llm_target_t;
 
 
@@ -375,6 +378,7 @@ struct ngx_http_llm_flight_s {
     llm_str_t                      error_body; /* the provider's own, instead */
     llm_str_t                      words;      /* or only its message, and */
     const char                    *words_code;
+    llm_str_t                      last_event; /* an error event not shown */
 
     unsigned                       head:1;     /* status and type are known */
     unsigned                       stream:1;   /* events, else segments */
@@ -455,6 +459,7 @@ struct ngx_http_llm_attempt_s {
     ngx_uint_t                     told;       /* LLM_FAIL_... of what it said */
     llm_wait_t                     wait;       /* when to come back */
     ngx_msec_t                     first_at;   /* time of the first token */
+    llm_str_t                      refusal;    /* with refused: its body */
     ngx_uint_t                     malformed;  /* events that were no JSON */
 
     unsigned                       asked_usage:1;
@@ -468,8 +473,11 @@ struct ngx_http_llm_attempt_s {
                                                   way: no failure */
     unsigned                       blameless:1;    /* ended by us, and the
                                                       server can't help it */
+    unsigned                       refused:1;  /* the answer is an error, and
+                                                  was to be joined */
     unsigned                       continues:1;    /* asked to go on from what
                                                       was shown */
+    unsigned                       alive:1;    /* it has answered, if oddly */
     unsigned                       tls_failed:1;
     unsigned                       judged:1;   /* the breaker has been told */
     unsigned                       cleaned:1;
@@ -536,6 +544,7 @@ struct ngx_http_llm_ctx_s {
     unsigned                       spent:1;    /* our attempts are used up */
     unsigned                       resumed:1;  /* a broken stream is gone on
                                                   with */
+    unsigned                       no_continue:1;  /* ask anew from now on */
     unsigned                       own:1;      /* the answer is ours, not made
                                                   by nginx */
     unsigned                       reading:1;  /* the client's body */
@@ -627,7 +636,9 @@ ngx_str_t ngx_http_llm_target_model(ngx_http_llm_ctx_t *ctx,
 ngx_http_llm_price_t *ngx_http_llm_model_facts(ngx_http_llm_provider_t *p,
     ngx_str_t *model);
 void ngx_http_llm_balance_learn(ngx_http_llm_attempt_t *a);
-void ngx_http_llm_balance_blame(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_balance_first(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_balance_blame(ngx_http_llm_attempt_t *a, ngx_uint_t failure);
+void ngx_http_llm_balance_scout(ngx_http_llm_ctx_t *ctx);
 
 /* ngx_http_llm_breaker.c: who is not called for now */
 ngx_msec_int_t ngx_http_llm_breaker_closed(ngx_http_llm_target_t *target);
@@ -663,6 +674,11 @@ void ngx_http_llm_resume_begin(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_resume_head(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_resume_event(ngx_http_llm_attempt_t *a,
     llm_event_t *ev, ngx_uint_t what);
+void ngx_http_llm_resume_body(ngx_http_llm_attempt_t *a, u_char *pos,
+    u_char *last);
+void ngx_http_llm_resume_refused(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_resume_keep(ngx_http_llm_attempt_t *a, llm_event_t *ev);
+ngx_int_t ngx_http_llm_resume_tell(ngx_http_llm_flight_t *f);
 void ngx_http_llm_resume_usage(ngx_http_llm_ctx_t *ctx);
 
 /* ngx_http_llm_request.c: small questions about a client's request */
@@ -731,6 +747,7 @@ ngx_int_t ngx_http_llm_answer_gather(ngx_http_llm_flight_t *f,
 /* ngx_http_llm_failure.c: what went wrong, and how it is told */
 void ngx_http_llm_answer_class(ngx_http_llm_attempt_t *a, ngx_uint_t status,
     llm_str_t *body);
+ngx_uint_t ngx_http_llm_answer_private(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error);
 void ngx_http_llm_answer_words(ngx_http_llm_flight_t *f, llm_str_t *body);
 void ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx);

@@ -577,7 +577,25 @@ ngx_http_llm_provider_auth(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
 {
     u_char                 *c;
     ngx_uint_t              i;
+    const llm_str_t        *s;
     ngx_http_llm_header_t  *h;
+
+    p->ours = (p->key_source == NGX_HTTP_LLM_KEY_OURS);
+
+    for (i = 0; p->headers && i < p->headers->nelts; i++) {
+        h = p->headers->elts;
+
+        for (s = p->dialect->credentials; s->len && h[i].value.len; s++) {
+
+            /* a key in a header of the block is no client's, either */
+
+            if (s->len == h[i].lowcase.len
+                && ngx_strncmp(s->data, h[i].lowcase.data, s->len) == 0)
+            {
+                p->ours = 1;
+            }
+        }
+    }
 
     if (p->key_source != NGX_HTTP_LLM_KEY_OURS) {
         return NGX_OK;

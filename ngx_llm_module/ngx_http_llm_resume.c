@@ -16,7 +16,8 @@
 #include "ngx_http_llm_module.h"
 
 
-#define NGX_HTTP_LLM_RESUME_MAX  (256 * 1024)  /* bytes of text */
+#define NGX_HTTP_LLM_RESUME_MAX   (256 * 1024) /* bytes of text */
+#define NGX_HTTP_LLM_REFUSAL_MAX  (16 * 1024)
 
 
 static void ngx_http_llm_resume_add(llm_usage_t *sum, llm_usage_t *usage);
@@ -123,38 +124,86 @@ ngx_http_llm_resume_begin(ngx_http_llm_attempt_t *a)
         return;
     }
 
-    a->continues = !a->provider->no_continue
+    a->continues = !ctx->no_continue
+                   && !a->target->no_continue
                    && a->provider->dialect->continues(&ctx->rq);
 
     llm_resume_begin(ctx->resume, a->continues);
 }
 
 
-/*
- * The head of an answer that is to be joined to a stream, and is none.
- * NGX_OK: it is, NGX_ERROR: the attempt has failed.
- */
+/* the head of an answer that is to be joined; NGX_ERROR: it is none */
 
 ngx_int_t
 ngx_http_llm_resume_head(ngx_http_llm_attempt_t *a)
 {
-    ngx_uint_t            status;
-    llm_str_t             none;
-    ngx_http_upstream_t  *u;
-
-    u = a->request->upstream;
-    status = u->headers_in.status_n;
-
     if (a->framer) {
         return NGX_OK;
     }
 
+    if (a->request->upstream->headers_in.status_n < NGX_HTTP_BAD_REQUEST) {
+        a->error = "upstream_invalid";
+        return NGX_ERROR;
+    }
+
+    /* what it says decides, as with any other */
+
+    a->refusal.data = ngx_pnalloc(a->request->pool, NGX_HTTP_LLM_REFUSAL_MAX);
+    if (a->refusal.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    a->refused = 1;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_llm_resume_body(ngx_http_llm_attempt_t *a, u_char *pos, u_char *last)
+{
+    size_t  len;
+
+    len = ngx_min((size_t) (last - pos),
+                  NGX_HTTP_LLM_REFUSAL_MAX - a->refusal.len);
+
+    ngx_memcpy(a->refusal.data + a->refusal.len, pos, len);
+    a->refusal.len += len;
+}
+
+
+/* it refuses to go on: why, and what follows from that? */
+
+void
+ngx_http_llm_resume_refused(ngx_http_llm_attempt_t *a)
+{
+    ngx_uint_t           status;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = a->ctx;
+    status = a->request->upstream->headers_in.status_n;
+
     if (a->continues && (status == NGX_HTTP_BAD_REQUEST || status == 422)) {
 
-        /* newer models do not go on from what they are given; that is not
-         * the client's fault, nor a failure */
+        /*
+         * Newer models do not go on from what they are given.  That is not
+         * the client's fault, nor a failure; and it is remembered where it
+         * holds for the next one, too.
+         */
 
-        a->provider->no_continue = 1;
+        ctx->no_continue = 1;
+
+        if (a->target->model.len
+            && (ngx_strlcasestrn(a->refusal.data,
+                                 a->refusal.data + a->refusal.len,
+                                 (u_char *) "prefill", 7 - 1)
+                || ngx_strlcasestrn(a->refusal.data,
+                                 a->refusal.data + a->refusal.len,
+                                 (u_char *) "must end with a user", 20 - 1)))
+        {
+            a->target->no_continue = 1;
+        }
+
         a->told = LLM_FAIL_RETRY;
         a->again = 1;
 
@@ -162,19 +211,69 @@ ngx_http_llm_resume_head(ngx_http_llm_attempt_t *a)
                       "llm: provider \"%V\" does not continue an answer, it "
                       "is asked anew", &a->provider->name);
 
-    } else if (status >= NGX_HTTP_BAD_REQUEST) {
-        none.len = 0;
-        none.data = NULL;
-
-        ngx_http_llm_answer_class(a, status, &none);
-
-    } else {
-        a->told = LLM_FAIL_RETRY;
+        return;
     }
 
-    a->error = "upstream_error";
+    ngx_http_llm_answer_class(a, status, &a->refusal);
 
-    return NGX_ERROR;
+    if (a->told == LLM_FAIL_CLIENT || a->told == LLM_FAIL_CONTEXT) {
+
+        /* the request was good where it began: this one is odd */
+
+        a->told = LLM_FAIL_AWAY;
+        a->alive = 1;
+    }
+}
+
+
+/* the first error that a provider tells of a stream that may be resumed: its
+ * own words, in case that nobody goes on */
+
+void
+ngx_http_llm_resume_keep(ngx_http_llm_attempt_t *a, llm_event_t *ev)
+{
+    size_t                  size;
+    ngx_http_llm_flight_t  *f;
+
+    f = a->flight;
+
+    if (a->ctx->resumed || f->last_event.len) {
+        return;
+    }
+
+    size = llm_sse_write(NULL, ev, NULL);
+
+    f->last_event.data = ngx_alloc(size, ngx_cycle->log);
+
+    if (f->last_event.data) {
+        f->last_event.len = size;
+        (void) llm_sse_write(f->last_event.data, ev, NULL);
+    }
+}
+
+
+/* nobody does: NGX_OK, they are in the log, and end it */
+
+ngx_int_t
+ngx_http_llm_resume_tell(ngx_http_llm_flight_t *f)
+{
+    u_char  *p;
+
+    p = ngx_http_llm_flight_reserve(f, f->last_event.len);
+    if (p == NULL) {
+        return NGX_DECLINED;
+    }
+
+    ngx_memcpy(p, f->last_event.data, f->last_event.len);
+    ngx_http_llm_flight_commit(f, f->last_event.len, 0, 0);
+
+    f->failed = 1;
+    f->told = 1;
+    f->ended = 1;
+
+    ngx_http_llm_flight_wake(f);
+
+    return NGX_OK;
 }
 
 

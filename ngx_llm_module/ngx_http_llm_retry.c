@@ -53,6 +53,7 @@ ngx_http_llm_retry_first(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 {
     if (ngx_http_llm_retry_choose(ctx) == NGX_OK) {
         ngx_http_llm_retry_deposit(ctx);
+        ngx_http_llm_balance_scout(ctx);
         ctx->tries = 1;
 
         return ngx_http_llm_attempt_start(ctx);
@@ -230,15 +231,13 @@ ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
     ctx = a->ctx;
 
     if (failure == LLM_FAIL_NONE) {
+        ctx->spent = ctx->tries > 1;
         return NGX_DECLINED;
     }
 
-    if (failure == LLM_FAIL_CLIENT || failure == LLM_FAIL_CONTEXT) {
-        ngx_http_llm_breaker_good(a);
-
-    } else if (!a->again) {
+    if (!a->again) {
         ngx_http_llm_breaker_bad(a, failure);
-        ngx_http_llm_balance_blame(a);
+        ngx_http_llm_balance_blame(a, failure);
     }
 
     if (failure == LLM_FAIL_CLIENT
@@ -260,6 +259,11 @@ ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
 
     if (failure == LLM_FAIL_WAIT || failure == LLM_FAIL_OVERLOADED) {
         ctx->wait = llm_wait_ms(&a->wait);
+
+        if (ctx->wait > 0 && (ngx_msec_t) ctx->wait > llcf->backoff_max) {
+            ngx_http_llm_breaker_hold(a->provider,
+                                  ngx_min(ctx->wait, NGX_HTTP_LLM_HOLD));
+        }
     }
 
     if (failure == LLM_FAIL_CONTEXT) {
@@ -321,8 +325,6 @@ ngx_http_llm_retry_same(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
         wait = ctx->wait;
 
         if (wait > 0 && (ngx_msec_t) wait > llcf->backoff_max) {
-            ngx_http_llm_breaker_hold(a->provider,
-                                      ngx_min(wait, NGX_HTTP_LLM_HOLD));
             return 0;
         }
 
@@ -494,7 +496,7 @@ ngx_http_llm_retry_deposit(ngx_http_llm_ctx_t *ctx)
 static ngx_int_t
 ngx_http_llm_retry_withdraw(ngx_http_llm_provider_t *p)
 {
-    ngx_msec_t            elapsed;
+    ngx_msec_int_t        elapsed;
     ngx_atomic_uint_t     have, then, now;
     ngx_http_llm_cell_t  *cell;
 
@@ -504,7 +506,9 @@ ngx_http_llm_retry_withdraw(ngx_http_llm_provider_t *p)
 
     now = ngx_current_msec ? ngx_current_msec : 1;
     then = cell->refill;
-    elapsed = then ? (ngx_msec_t) (now - then) : NGX_HTTP_LLM_BUDGET_LOW;
+    elapsed = then ? (ngx_msec_int_t) (now - then) : NGX_HTTP_LLM_BUDGET_LOW;
+
+    /* the other workers' clocks may be ahead of ours */
 
     if (elapsed >= 1000 && ngx_atomic_cmp_set(&cell->refill, then, now)) {
 
@@ -512,7 +516,8 @@ ngx_http_llm_retry_withdraw(ngx_http_llm_provider_t *p)
 
         if (have < NGX_HTTP_LLM_BUDGET_LOW) {
             (void) ngx_atomic_fetch_add(&cell->budget,
-                           ngx_min(elapsed, NGX_HTTP_LLM_BUDGET_LOW - have));
+                           ngx_min((ngx_atomic_uint_t) elapsed,
+                                   NGX_HTTP_LLM_BUDGET_LOW - have));
         }
     }
 

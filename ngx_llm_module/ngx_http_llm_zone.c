@@ -20,6 +20,7 @@
 #define NGX_HTTP_LLM_ZONE_SIZE   (32 * 1024 * 1024)
 #define NGX_HTTP_LLM_ZONE_MIN    (256 * 1024)
 #define NGX_HTTP_LLM_BOUND_WAYS  4
+#define NGX_HTTP_LLM_BOUND_AGE   720           /* hours */
 
 
 /*
@@ -360,7 +361,7 @@ void
 ngx_http_llm_bound_put(ngx_http_llm_main_conf_t *lmcf, uint64_t digest,
     ngx_http_llm_provider_t *p)
 {
-    uint64_t              hours, age, oldest;
+    uint64_t              hours, age, oldest, cell;
     ngx_uint_t            i;
     ngx_atomic_t         *word, *victim;
     ngx_slab_pool_t      *shpool;
@@ -375,15 +376,31 @@ ngx_http_llm_bound_put(ngx_http_llm_main_conf_t *lmcf, uint64_t digest,
 
     victim = word;
     oldest = 0;
+    cell = p->cell - zone->cells;
 
     for (i = 0; i < NGX_HTTP_LLM_BOUND_WAYS; i++) {
 
-        if (word[i] == 0 || ngx_http_llm_bound_same(word[i], digest)) {
+        age = ngx_http_llm_bound_age(word[i], hours);
+
+        if (word[i] && ngx_http_llm_bound_same(word[i], digest)) {
+
+            /* who says that it made what another has made is not believed:
+             * there are servers whose ids a client may choose */
+
+            if (ngx_http_llm_bound_cell(word[i]) != cell
+                && age < NGX_HTTP_LLM_BOUND_AGE)
+            {
+                return;
+            }
+
             victim = &word[i];
             break;
         }
 
-        age = ngx_http_llm_bound_age(word[i], hours);
+        if (word[i] == 0) {
+            victim = &word[i];
+            break;
+        }
 
         if (age >= oldest) {
             oldest = age;
@@ -391,7 +408,7 @@ ngx_http_llm_bound_put(ngx_http_llm_main_conf_t *lmcf, uint64_t digest,
         }
     }
 
-    *victim = ngx_http_llm_bound_word(digest, p->cell - zone->cells, hours);
+    *victim = ngx_http_llm_bound_word(digest, cell, hours);
 }
 
 
