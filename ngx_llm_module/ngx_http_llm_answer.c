@@ -35,6 +35,7 @@ static void ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_refused(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_answer_no_options(ngx_http_llm_attempt_t *a,
     llm_str_t *body);
+static void ngx_http_llm_answer_bind(ngx_http_llm_attempt_t *a);
 static void ngx_http_llm_answer_learn(ngx_http_llm_attempt_t *a);
 static void ngx_http_llm_answer_release(ngx_http_llm_attempt_t *a);
 
@@ -295,6 +296,10 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
         f->ended = 1;
 
     } else if (what & LLM_EV_TERMINAL) {
+
+        /* the next turn may come before the end of the HTTP message */
+
+        ngx_http_llm_answer_bind(a);
         f->ended = 1;
     }
 
@@ -496,12 +501,20 @@ ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a)
 static void
 ngx_http_llm_answer_learn(ngx_http_llm_attempt_t *a)
 {
+    ngx_http_llm_breaker_good(a);
+    ngx_http_llm_balance_learn(a);
+    ngx_http_llm_answer_bind(a);
+}
+
+
+/* it has made what its answer names */
+
+static void
+ngx_http_llm_answer_bind(ngx_http_llm_attempt_t *a)
+{
     ngx_uint_t                 i;
     llm_answer_t              *answer;
     ngx_http_llm_main_conf_t  *lmcf;
-
-    ngx_http_llm_breaker_good(a);
-    ngx_http_llm_balance_learn(a);
 
     answer = &a->flight->answer;
 
@@ -514,6 +527,8 @@ ngx_http_llm_answer_learn(ngx_http_llm_attempt_t *a)
     for (i = 0; i < answer->nbound; i++) {
         ngx_http_llm_bound_put(lmcf, answer->bound[i], a->provider);
     }
+
+    answer->nbound = 0;
 }
 
 

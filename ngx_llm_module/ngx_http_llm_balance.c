@@ -438,6 +438,14 @@ ngx_http_llm_balance_learn(ngx_http_llm_attempt_t *a)
         return;
     }
 
+    if (a->waited || a->closed) {
+
+        /* it was the client that took its time */
+
+        cell->scout = 0;
+        return;
+    }
+
     usage = &a->flight->answer.usage;
     fresh = ngx_http_llm_balance_old(cell);
 

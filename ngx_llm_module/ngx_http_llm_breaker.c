@@ -65,7 +65,7 @@ static void ngx_http_llm_breaker_close(ngx_http_llm_attempt_t *a,
 static void ngx_http_llm_breaker_sum(ngx_http_llm_provider_t *p,
     ngx_uint_t *called, ngx_uint_t *failed);
 static ngx_uint_t ngx_http_llm_breaker_count(ngx_http_llm_provider_t *p,
-    ngx_uint_t failures, ngx_uint_t calls);
+    ngx_uint_t failures, ngx_uint_t calls, ngx_uint_t share);
 
 
 /* Would a call be let through?  0: yes, else ms until one may be */
@@ -225,7 +225,7 @@ ngx_http_llm_breaker_good(ngx_http_llm_attempt_t *a)
         return;
     }
 
-    (void) ngx_http_llm_breaker_count(a->provider, 0, 1);
+    (void) ngx_http_llm_breaker_count(a->provider, 0, 1, 1);
 
     ngx_http_llm_breaker_close(a, 0);
     ngx_http_llm_breaker_close(a, 1);
@@ -276,7 +276,7 @@ ngx_http_llm_breaker_close(ngx_http_llm_attempt_t *a, ngx_uint_t which)
 void
 ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
 {
-    ngx_uint_t                calls;
+    ngx_uint_t                calls, share;
     ngx_http_llm_ctx_t       *ctx;
     ngx_http_llm_provider_t  *p;
 
@@ -295,6 +295,10 @@ ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
     calls = a->judged ? 0 : 1;
     a->judged = 1;
 
+    /* how long a whole answer takes is a matter of what was asked, too */
+
+    share = a->blameless ? 2 : NGX_HTTP_LLM_BREAKER_SHARE;
+
     if (p->breaker_failures == 0) {
         return;
     }
@@ -305,7 +309,7 @@ ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
     case LLM_FAIL_QUOTA:
 
         if (ngx_http_llm_breaker_sure(a)
-            || ngx_http_llm_breaker_count(p, 1, calls))
+            || ngx_http_llm_breaker_count(p, 1, calls, share))
         {
             ngx_http_llm_breaker_trip(a, p->cell, &ctx->probe[0],
                                       failure == LLM_FAIL_AUTH
@@ -347,7 +351,7 @@ ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
                                       "has failed again");
 
         } else if (p->cell->breaker == 0
-                   && ngx_http_llm_breaker_count(p, 1, calls))
+                   && ngx_http_llm_breaker_count(p, 1, calls, share))
         {
             ngx_http_llm_breaker_trip(a, p->cell, &ctx->probe[0],
                                       "has failed too often");
@@ -381,20 +385,13 @@ ngx_http_llm_breaker_sure(ngx_http_llm_attempt_t *a)
 }
 
 
-/*
- * Who reads slowly makes the provider lose patience; and how long a whole
- * answer takes is a matter of what was asked, if others got theirs lately.
- */
+/* it has answered, if oddly, or lost patience with one who reads slowly */
 
 static ngx_uint_t
 ngx_http_llm_breaker_blameless(ngx_http_llm_attempt_t *a)
 {
-    if (a->alive || a->closed || a->waited > NGX_HTTP_LLM_BREAKER_PATIENCE) {
-        return 1;
-    }
-
-    return a->blameless && !a->ctx->probe[0]
-           && ngx_http_llm_breaker_lately(a->provider);
+    return a->alive || a->closed
+           || a->waited > NGX_HTTP_LLM_BREAKER_PATIENCE;
 }
 
 
@@ -450,12 +447,13 @@ ngx_http_llm_breaker_release(ngx_http_llm_ctx_t *ctx)
 
 /*
  * Adds to the window, which is as many slots as divide it; each begins anew
- * when its time has come round.  1: there were enough failures to open.
+ * when its time has come round.  1: there were enough failures to open, and
+ * they are no less than one in "share" of the calls.
  */
 
 static ngx_uint_t
 ngx_http_llm_breaker_count(ngx_http_llm_provider_t *p, ngx_uint_t failures,
-    ngx_uint_t calls)
+    ngx_uint_t calls, ngx_uint_t share)
 {
     uint64_t           number, word, next;
     ngx_uint_t         failed, called;
@@ -489,8 +487,7 @@ ngx_http_llm_breaker_count(ngx_http_llm_provider_t *p, ngx_uint_t failures,
 
     ngx_http_llm_breaker_sum(p, &called, &failed);
 
-    return failed >= p->breaker_failures
-           && failed * NGX_HTTP_LLM_BREAKER_SHARE >= called;
+    return failed >= p->breaker_failures && failed * share >= called;
 }
 
 

@@ -26,6 +26,33 @@ static char  *ngx_http_llm_timeout_names[] = {
 };
 
 
+/* does a parameter "name=..." of this name stand before value[i]? */
+
+ngx_uint_t
+ngx_http_llm_repeated(ngx_str_t *value, ngx_uint_t i)
+{
+    u_char      *p;
+    size_t       len;
+    ngx_uint_t   k;
+
+    p = (u_char *) ngx_strchr(value[i].data, '=');
+
+    if (p == NULL) {
+        return 0;
+    }
+
+    len = p + 1 - value[i].data;
+
+    for (k = 1; k < i; k++) {
+        if (ngx_strncmp(value[k].data, value[i].data, len) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 /* one "name=time" of a timeout directive */
 
 ngx_int_t
@@ -575,6 +602,10 @@ ngx_http_llm_retry_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     for (i = 1; i < cf->args->nelts; i++) {
 
+        if (ngx_http_llm_repeated(value, i)) {
+            goto invalid;
+        }
+
         if (ngx_strncmp(value[i].data, "attempts=", 9) == 0) {
 
             n = ngx_atoi(value[i].data + 9, value[i].len - 9);
@@ -646,6 +677,10 @@ ngx_http_llm_retry_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
 
         goto invalid;
+    }
+
+    if (llcf->resume && llcf->attempts == 1) {
+        return "has \"resume=on\" and no attempt for it";
     }
 
     return NGX_CONF_OK;

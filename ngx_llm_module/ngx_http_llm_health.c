@@ -81,6 +81,10 @@ ngx_http_llm_provider_health(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
 
     for (i = 1; i < n; i++) {
 
+        if (ngx_http_llm_repeated(value, i)) {
+            goto invalid;
+        }
+
         if (ngx_strncmp(value[i].data, "interval=", 9) == 0) {
 
             s.data = value[i].data + 9;

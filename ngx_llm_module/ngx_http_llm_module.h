@@ -80,6 +80,7 @@ typedef struct {
     uint64_t                       key;        /* of the name; 0: free */
     uint64_t                       generation; /* configuration, the last one
                                                   that had it */
+    uint64_t                       identity;   /* digest of what it says */
 
     ngx_atomic_t                   breaker;    /* ngx_http_llm_breaker.c */
     ngx_atomic_t                   window[NGX_HTTP_LLM_WINDOW];
@@ -572,6 +573,7 @@ char *ngx_http_llm_passthrough_set(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_http_llm_timeout(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_ping(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_retry_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_uint_t ngx_http_llm_repeated(ngx_str_t *value, ngx_uint_t i);
 ngx_int_t ngx_http_llm_parse_timeout(ngx_conf_t *cf, ngx_str_t *arg,
     ngx_msec_t *timeout);
 
@@ -663,6 +665,7 @@ ngx_int_t ngx_http_llm_retry_first(ngx_http_llm_ctx_t *ctx, llm_error_t *err);
 ngx_int_t ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
     const char *error);
 ngx_int_t ngx_http_llm_retry_headers(ngx_http_llm_ctx_t *ctx);
+ngx_uint_t ngx_http_llm_retry_never(ngx_http_llm_ctx_t *ctx);
 
 /* ngx_http_llm_resume.c: a stream that broke goes on */
 ngx_int_t ngx_http_llm_resume_init(ngx_http_llm_ctx_t *ctx);

@@ -573,6 +573,10 @@ ngx_http_llm_provider_breaker(ngx_conf_t *cf, ngx_http_llm_provider_t *p,
 
     for (i = 1; i < n; i++) {
 
+        if (ngx_http_llm_repeated(value, i)) {
+            goto invalid;
+        }
+
         if (ngx_strncmp(value[i].data, "failures=", 9) == 0) {
 
             k = ngx_atoi(value[i].data + 9, value[i].len - 9);

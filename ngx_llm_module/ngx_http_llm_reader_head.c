@@ -221,7 +221,7 @@ ngx_http_llm_reader_provider_headers(ngx_http_llm_ctx_t *ctx)
 
         /* it does not know that we have tried again already */
 
-        if (ctx->spent
+        if (ngx_http_llm_retry_never(ctx)
             && kept[i].key.len == sizeof("x-should-retry") - 1
             && ngx_strncasecmp(kept[i].key.data, (u_char *) "x-should-retry",
                                sizeof("x-should-retry") - 1)

@@ -588,11 +588,20 @@ ngx_http_llm_retry_headers(ngx_http_llm_ctx_t *ctx)
         }
     }
 
-    if (ctx->spent || ctx->wait > NGX_HTTP_LLM_SDK_WAIT) {
+    if (ngx_http_llm_retry_never(ctx)) {
         return ngx_http_llm_add_header(r, "x-should-retry", "false");
     }
 
     return NGX_OK;
+}
+
+
+/* is an SDK to leave it at that? */
+
+ngx_uint_t
+ngx_http_llm_retry_never(ngx_http_llm_ctx_t *ctx)
+{
+    return ctx->spent || ctx->wait > NGX_HTTP_LLM_SDK_WAIT;
 }
 
 

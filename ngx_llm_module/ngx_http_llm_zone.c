@@ -58,6 +58,7 @@ static ngx_http_llm_zone_t *ngx_http_llm_zone_create(
     ngx_shm_zone_t *shm_zone);
 static ngx_int_t ngx_http_llm_zone_cells(ngx_shm_zone_t *shm_zone,
     ngx_http_llm_zone_t *zone, ngx_http_llm_main_conf_t *lmcf);
+static void ngx_http_llm_zone_identity(ngx_http_llm_provider_t *p);
 static ngx_http_llm_cell_t *ngx_http_llm_zone_cell(ngx_http_llm_zone_t *zone,
     char kind, ngx_str_t *name, ngx_str_t *model);
 
@@ -262,6 +263,8 @@ ngx_http_llm_zone_cells(ngx_shm_zone_t *shm_zone, ngx_http_llm_zone_t *zone,
         if (p[i]->cell == NULL) {
             goto full;
         }
+
+        ngx_http_llm_zone_identity(p[i]);
     }
 
     set = lmcf->sets.elts;
@@ -299,6 +302,40 @@ full:
                   lmcf->sets.nelts);
 
     return NGX_ERROR;
+}
+
+
+/*
+ * A provider of the same name that is called elsewhere, or with another key,
+ * is another one: nothing that was learnt of the former holds.
+ */
+
+static void
+ngx_http_llm_zone_identity(ngx_http_llm_provider_t *p)
+{
+    uint64_t               identity;
+    ngx_uint_t             i;
+    ngx_http_llm_cell_t   *cell;
+    ngx_http_llm_header_t *h;
+
+    identity = llm_digest(p->endpoint.data, p->endpoint.len, 'e');
+    identity = llm_digest(p->key.data, p->key.len, identity);
+
+    for (i = 0; p->headers && i < p->headers->nelts; i++) {
+        h = p->headers->elts;
+        identity = llm_digest(h[i].value.data, h[i].value.len, identity);
+    }
+
+    cell = p->cell;
+
+    if (cell->identity != identity) {
+        cell->identity = identity;
+        cell->breaker = 0;
+        cell->held = 0;
+        cell->down = 0;
+
+        ngx_memzero((void *) cell->window, sizeof(cell->window));
+    }
 }
 
 

@@ -191,9 +191,11 @@ static const llm_class_text_t  llm_class_texts[] = {
     { llm_string("exceeds the maximum number of tokens"), LLM_FAIL_CONTEXT },
     { llm_string("input is too long"), LLM_FAIL_CONTEXT },
 
-    /* Gemini: 400, INVALID_ARGUMENT */
+    /* Gemini and xAI: 400 */
 
     { llm_string("api key not valid"), LLM_FAIL_AUTH },
+    { llm_string("incorrect api key"), LLM_FAIL_AUTH },
+    { llm_string("invalid api key"), LLM_FAIL_AUTH },
     { llm_string("api key expired"), LLM_FAIL_AUTH },
 
     /* 403 of those who have no code for it */
