@@ -392,6 +392,7 @@ ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a, u_char *pos,
         }
 
         a->first = 1;
+        a->object = ngx_http_llm_answer_object(f);
         ngx_http_llm_answer_release(a);
     }
 
@@ -621,9 +622,11 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
         ngx_http_llm_answer_failed(a, "upstream_error");
         return;
 
-    } else if (!f->answer.terminal && !f->released
-               && ((f->status == NGX_HTTP_OK && f->appended == f->base)
-                   || ngx_http_llm_answer_object(f)))
+    } else if (!f->answer.terminal
+               && (f->released
+                   ? a->object
+                   : ((f->status == NGX_HTTP_OK && f->appended == f->base)
+                      || ngx_http_llm_answer_object(f))))
     {
         /* HTTP says that it is whole, and its content says that it is not */
 

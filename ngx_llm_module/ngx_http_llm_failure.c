@@ -189,6 +189,13 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
 
     failure = a->told ? a->told : ngx_http_llm_failure(error)->failure;
 
+    if (f->released && !f->stream && !ctx->reader.head_sent) {
+
+        /* it came and broke within one read */
+
+        f->released = 0;
+    }
+
     if (f->released && !ngx_http_llm_resume_may(a, failure)) {
 
         ngx_http_llm_breaker_bad(a, failure);

@@ -478,6 +478,8 @@ struct ngx_http_llm_attempt_s {
                                                   was to be joined */
     unsigned                       continues:1;    /* asked to go on from what
                                                       was shown */
+    unsigned                       object:1;   /* what was released begins as
+                                                  JSON does */
     unsigned                       alive:1;    /* it has answered, if oddly */
     unsigned                       tls_failed:1;
     unsigned                       judged:1;   /* the breaker has been told */

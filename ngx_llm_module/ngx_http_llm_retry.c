@@ -258,6 +258,13 @@ ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
     ctx->spent = llcf->attempts > 1;
 
     if (failure == LLM_FAIL_WAIT || failure == LLM_FAIL_OVERLOADED) {
+
+        /* when a limit is lifted says nothing of when it is well again */
+
+        if (failure == LLM_FAIL_OVERLOADED) {
+            a->wait.reset = -1;
+        }
+
         ctx->wait = llm_wait_ms(&a->wait);
 
         if (ctx->wait > 0 && (ngx_msec_t) ctx->wait > llcf->backoff_max) {
@@ -461,7 +468,8 @@ ngx_http_llm_retry_backoff(ngx_event_t *ev)
         if (ngx_http_llm_retry_choose(ctx) != NGX_OK) {
             ctx->tried = 0;
             ctx->wait = ngx_http_llm_retry_when(ctx);
-            ngx_http_llm_fail(ctx->flight, ctx, "breaker_open");
+            ngx_http_llm_fail(ctx->flight, ctx,
+                              ctx->broke ? ctx->broke : "breaker_open");
 
             goto done;
         }

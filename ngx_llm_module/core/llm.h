@@ -612,7 +612,8 @@ llm_int_t llm_error_object(const llm_str_t *body, llm_json_value_t *error);
 /*
  * When to come back, as the provider said it: Retry-After (seconds or
  * HTTP-date, RFC 9110 10.2.3), retry-after-ms, x-ratelimit-* and
- * anthropic-ratelimit-* (of a limit whose remainder is 0, else the longest),
+ * anthropic-ratelimit-* (of a limit whose remainder is 0, or the longest if no
+ * remainder is told),
  * x-should-retry, Google's RetryInfo in a body.  Milliseconds from the time
  * given as now (epoch, ms); -1: not said.
  */
@@ -624,6 +625,7 @@ typedef struct {
     int64_t                info;       /* RetryInfo */
     int8_t                 should_retry;    /* 1, 0; -1: not said */
     uint8_t                exhausted;  /* bits: limits whose remainder is 0 */
+    uint8_t                left;       /* bits: ... is not 0 */
     int64_t                resets[4];  /* requests, tokens, input-, output- */
 } llm_wait_t;
 

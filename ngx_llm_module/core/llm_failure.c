@@ -108,6 +108,7 @@ llm_wait_init(llm_wait_t *w)
     w->info = -1;
     w->should_retry = -1;
     w->exhausted = 0;
+    w->left = 0;
 
     for (i = 0; i < LLM_LIMIT_MAX; i++) {
         w->resets[i] = -1;
@@ -223,7 +224,7 @@ llm_wait_limits(llm_wait_t *w)
 
     for (i = 0; i < LLM_LIMIT_MAX; i++) {
 
-        if (w->exhausted && !(w->exhausted & llm_bit(i))) {
+        if ((w->exhausted | w->left) && !(w->exhausted & llm_bit(i))) {
             continue;
         }
 
@@ -257,9 +258,11 @@ llm_wait_remaining(llm_wait_t *w, llm_uint_t limit, const llm_str_t *value)
 
     if (n == 0 || text.len < value->len) {
         w->exhausted |= llm_bit(limit);
+        w->left &= ~llm_bit(limit);
 
     } else {
         w->exhausted &= ~llm_bit(limit);
+        w->left |= llm_bit(limit);
     }
 
     llm_wait_limits(w);
