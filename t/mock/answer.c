@@ -118,6 +118,9 @@ mock_answer_invalid(mock_req_t *r)
     } else if (r->api == &mock_messages && j->max_tokens < 0) {
         message = "max_tokens: Field required";
 
+    } else if ((message = mock_prefill_refused(r)) != NULL) {
+        /* void */
+
     } else if (r->api == &mock_embeddings && !j->has_input) {
         r->param = "input";
         message = "Missing required parameter: 'input'.";

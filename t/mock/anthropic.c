@@ -87,7 +87,7 @@ mock_messages_prefix(mock_req_t *r, mock_buf_t *b)
         mock_lit(b, "}");
     }
 
-    if (r->tools) {
+    if (r->tools || r->blocks == 0) {
         return;
     }
 
@@ -105,7 +105,7 @@ mock_messages_prefix(mock_req_t *r, mock_buf_t *b)
 static void
 mock_messages_suffix(mock_req_t *r, mock_buf_t *b)
 {
-    mock_str(b, r->tools ? "" : "\"}");
+    mock_str(b, r->tools || r->blocks == 0 ? "" : "\"}");
     mock_lit(b, "],\"stop_reason\":\"");
     mock_str(b, mock_messages_stop(r));
     mock_lit(b, "\",\"stop_sequence\":null");

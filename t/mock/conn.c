@@ -75,6 +75,7 @@ mock_conn_get(int fd, mock_listen_t *ls)
     c->req.nstrs = 0;
     c->req.rude = 0;
     c->req.json.model = NULL;
+    c->req.json.tail.data = NULL;
     c->fd = fd;
     c->timer = -1;
     c->listen = ls;
@@ -209,6 +210,7 @@ mock_conn_free_req(mock_req_t *r)
     }
 
     r->json.model = NULL;
+    mock_buf_free(&r->json.tail);
 }
 
 

@@ -124,6 +124,8 @@ mock_plan(mock_req_t *r)
     }
 
     r->blocks = (u_char) ((ctl->thinking > 0) + (r->tools ? r->tools : 1));
+
+    mock_prefill_plan(r);
 }
 
 
@@ -181,10 +183,11 @@ mock_text_boundary(const char *text, size_t pos)
 }
 
 
-static uint64_t
+uint64_t
 mock_text_base(mock_req_t *r)
 {
-    return r->ctl.seed > 0 ? (uint64_t) r->ctl.seed * 8 * 12 : 0;
+    return (r->ctl.seed > 0 ? (uint64_t) r->ctl.seed * 8 * 12 : 0)
+           + r->json.tail_said;
 }
 
 

@@ -266,6 +266,7 @@ mock_http_data(mock_req_t *r, u_char *p, size_t n)
     }
 
     if (r->api->json) {
+        r->json.want_tail = r->ctl.prefill > 0 && r->api == &mock_messages;
         mock_json_feed(&r->json, p, n);
 
     } else if (r->api == &mock_files) {

@@ -44,6 +44,7 @@ enum {
     key_name,
     key_function,
     key_content,
+    key_text,
     key_max_tokens,
     key_dimensions,
     key_encoding_format
@@ -60,6 +61,7 @@ typedef struct {
 static const mock_json_key_t  mock_json_keys[] = {
     mock_key("role", key_role),
     mock_key("content", key_content),
+    mock_key("text", key_text),
     mock_key("type", key_type),
     mock_key("name", key_name),
     mock_key("model", key_model),
@@ -100,6 +102,23 @@ static int
 mock_json_in_object(mock_json_t *j)
 {
     return j->stack[(j->depth - 1) / 8] >> ((j->depth - 1) % 8) & 1;
+}
+
+
+/* A value inside "messages" begins: of the last one the text is kept. */
+
+static void
+mock_json_tail(mock_json_t *j, u_char ch)
+{
+    if (j->depth == 2) {
+        j->tail.len = 0;
+        j->tail_assistant = 0;
+    }
+
+    j->in_tail = ch == '"'
+                 && ((j->depth == 3 && j->key[3] == key_content)
+                     || (j->depth == 5 && j->key[3] == key_content
+                         && j->key[5] == key_text));
 }
 
 
@@ -150,6 +169,10 @@ mock_json_begin(mock_json_t *j, u_char ch)
 
     if (j->depth == 2 && j->key[1] == key_tools && !mock_json_in_object(j)) {
         j->tools++;
+    }
+
+    if (j->want_tail && j->key[1] == key_messages) {
+        mock_json_tail(j, ch);
     }
 }
 
@@ -209,6 +232,10 @@ mock_json_string(mock_json_t *j)
             && mock_json_text(j, "tool"))
         {
             j->tool_results++;
+        }
+
+        if (key[1] == key_messages && key[3] == key_role) {
+            j->tail_assistant = mock_json_text(j, "assistant");
         }
 
         if (key[1] == key_input && key[3] == key_type
@@ -533,6 +560,11 @@ mock_json_escape(mock_json_t *j, u_char ch)
 
         j->escape = 0;
         mock_json_save(j, &c, 1, 2);
+
+        if (j->in_tail) {
+            mock_prefill_add(j, &c, 1);
+        }
+
         return;
     }
 
@@ -555,6 +587,10 @@ mock_json_escape(mock_json_t *j, u_char ch)
         j->escape = 0;
         c = j->unit < 0x80 ? (u_char) j->unit : '?';
         mock_json_save(j, &c, 1, 2);
+
+        if (j->in_tail) {
+            mock_prefill_unit(j);
+        }
     }
 }
 
@@ -603,6 +639,10 @@ mock_json_in_string(mock_json_t *j, const u_char *p, const u_char *end)
     q = mock_json_skip(p, end);
     mock_json_save(j, p, (size_t) (q - p), 1);
 
+    if (j->in_tail) {
+        mock_prefill_add(j, p, (size_t) (q - p));
+    }
+
     if (q == end) {
         return q;
     }
@@ -616,6 +656,7 @@ mock_json_in_string(mock_json_t *j, const u_char *p, const u_char *end)
 
     case '"':
         j->capture = 0;
+        j->in_tail = 0;
 
         if (j->is_key) {
             if (j->depth < sizeof(j->key)) {

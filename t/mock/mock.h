@@ -60,7 +60,7 @@ typedef struct {
     int64_t           plain, stream_framing, keepalive, limits, chunk;
     int64_t           eol, bom, comments, multiline, no_last_newline;
     int64_t           split, split_head, rate, read_rate;
-    int64_t           ids, named, unknown, seed, keep, early;
+    int64_t           ids, named, unknown, seed, keep, early, prefill;
     const char       *text, *body, *code, *message, *finish;
     const char       *retry_after, *retry_after_ms, *should_retry;
     const char       *headers, *key;
@@ -96,6 +96,7 @@ enum {
     MOCK_FAULT_CLOSE_AFTER
 };
 
+enum { MOCK_PREFILL_OFF = 0, MOCK_PREFILL_ON, MOCK_PREFILL_400 };
 enum { MOCK_USAGE_OFF = 0, MOCK_USAGE_LAST, MOCK_USAGE_CHUNK };
 enum { MOCK_FRAME_LENGTH = 0, MOCK_FRAME_CHUNKED, MOCK_FRAME_CLOSE };
 enum { MOCK_EOL_LF = 0, MOCK_EOL_CRLF, MOCK_EOL_CR };
@@ -110,6 +111,7 @@ typedef struct {
     u_char            capture;        /* its bytes are wanted */
     uint16_t          depth;
     uint16_t          unit;           /* value of \uXXXX so far */
+    uint16_t          high;           /* the first one of a pair */
     u_char            key[8];         /* id of the current key, by depth */
     u_char            stack[64];      /* one bit a level: 1 is an object */
     u_char            text_len;
@@ -121,6 +123,8 @@ typedef struct {
     size_t            model_len;
     size_t            model_cap;
     char              model_buf[96];
+    mock_buf_t        tail;           /* prefill=: text of the last message */
+    uint64_t          tail_said;      /* bytes of filler that were in it */
     int64_t           max_tokens;
     int64_t           dimensions;
     uint32_t          tool_results;
@@ -138,6 +142,9 @@ typedef struct {
     unsigned          include_usage:1;
     unsigned          no_obfuscation:1;
     unsigned          base64:1;
+    unsigned          want_tail:1;
+    unsigned          in_tail:1;      /* the string being read is of it */
+    unsigned          tail_assistant:1;
 } mock_json_t;
 
 
@@ -473,6 +480,13 @@ void mock_model(mock_req_t *r, mock_buf_t *b);
 void mock_obfuscation(mock_req_t *r, mock_buf_t *b);
 uint32_t mock_tokens_in(mock_req_t *r);
 uint32_t mock_tokens_out(mock_req_t *r);
+uint64_t mock_text_base(mock_req_t *r);
+
+/* prefill.c */
+void mock_prefill_add(mock_json_t *j, const void *p, size_t n);
+void mock_prefill_unit(mock_json_t *j);
+const char *mock_prefill_refused(mock_req_t *r);
+void mock_prefill_plan(mock_req_t *r);
 
 /* api.c: GET /_mock/... */
 void mock_api_answer(mock_conn_t *c, mock_buf_t *b, const char **type);

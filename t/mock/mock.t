@@ -319,6 +319,75 @@ is((grep { ($_->{delta}{type} // '') eq 'signature_delta' } @d), 1,
 	'thinking block with signature');
 $d = json(post('messages', {}, { max_tokens => 2 }));
 is($d->{stop_reason}, 'max_tokens', 'max_tokens');
+
+# the assistant's words gone on with
+
+sub with_last {
+	my ($content, %more) = @_;
+	return { messages => [{ role => 'user', content => 'x' },
+		{ role => 'assistant', content => $content }], %more };
+}
+
+sub said_of {
+	my ($ctl, $content, %more) = @_;
+	my $answer = json(post('messages', $ctl, with_last($content, %more)));
+	return $answer->{content} ? join '|', map { $_->{text} }
+		@{$answer->{content}} : $answer->{error}{message};
+}
+
+my $whole = "One \x{e9}\x{1f600} \"two\"\n three";
+my %told = (text => 'One%20%C3%A9%F0%9F%98%80%20%22two%22%0A%20three');
+my %go = (prefill => 'on', %told);
+sub with_query { join '&', map { "mock_$_=$_[0]{$_}" } sort keys %{$_[0]} }
+
+for ([1, 'One', substr $whole, 3], [1, 'Well. One', substr $whole, 3],
+	[1, substr($whole, 0, 5), substr $whole, 5],
+	[1, substr($whole, 0, 6), substr $whole, 6],
+	[1, substr($whole, 0, 12), substr $whole, 12],
+	[1, 'Something else', $whole], [1, '', $whole], [1, $whole, ''],
+	[1, [{ type => 'text', text => 'One' }], substr $whole, 3],
+	[1, [map { { type => 'text', text => $_ } } 'On', 'e'], substr $whole, 3],
+	[0, 'One', $whole])
+{
+	my ($on, $content, $want) = @$_;
+	my $q = with_query($on ? \%go : \%told);
+	my $name = 'prefill: after '
+		. JSON::PP->new->ascii->allow_nonref->encode($content);
+	for my $ascii (0, 1) {
+		my $json = JSON::PP->new->ascii($ascii)->utf8(!$ascii);
+		my %body = (model => 'm', max_tokens => 100, %{with_last($content)});
+		$d = json(req('POST', "/v1/messages?$q", {}, $json->encode(\%body)));
+		is(join('', map { $_->{text} } @{$d->{content}}), $want,
+			"$name, ascii $ascii");
+		$a = req('POST', "/v1/messages?$q&mock_size=2", {},
+			$json->encode({ %body, %stream }));
+		is(content_of($a->{body}), $want, "$name, ascii $ascii, stream");
+	}
+}
+
+@e = events(post('messages', { prefill => 'on', text => 'abc' },
+	with_last('abc', %stream))->{body});
+is(join(' ', map { $_->{event} } @e), 'message_start message_delta message_stop',
+	'prefill: nothing is left to be said');
+is(said_of({ prefill => 'on', events => 4, size => 10 },
+	substr($mtext, 0, 9)), json(post('messages', { events => 4, size => 10 }))
+	->{content}[0]{text} =~ s/^.{9}//sr, 'prefill: after filler');
+for my $blank (' ', "\n", "\x{3000}", "\x{a0}") {
+	is(said_of({ prefill => 'on' }, "x$blank"), 'messages: final assistant '
+		. 'content cannot end with trailing whitespace', 'prefill: whitespace');
+}
+like(said_of({ prefill => 400 }, 'One'),
+	qr/^This model does not support assistant message prefill\./,
+	'prefill=400');
+is(post('messages', { prefill => 400 }, with_last('One'))->{status}, 400,
+	'its status');
+is(post('messages', { prefill => 400 })->{status}, 200, 'prefill=400, none');
+is(post('messages', {}, with_last('x '))->{status}, 200, 'no prefill=');
+is(said_of({ %go, text => 'One two' }, 'One', messages => [
+	{ role => 'assistant', content => 'One' },
+	{ role => 'user', content => 'One' }]), 'One two',
+	'prefill: the last message is not the assistant\'s');
+
 cmp_ok(json(post('messages/count_tokens', {}))->{input_tokens}, '>', 0,
 	'count_tokens');
 
