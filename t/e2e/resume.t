@@ -278,6 +278,8 @@ my %BREAK = (
     error_event => 'upstream_error', clean_cut => 'truncated',
 );
 
+my $new = 0;
+
 for my $fault (sort keys %BREAK) {
     for my $kind (@KINDS) {
         for my $h2 ($kind eq 'completions' ? 0 : (0, 1)) {
@@ -296,13 +298,11 @@ for my $fault (sort keys %BREAK) {
 
             # by another text it can not be
 
-            my %new = (cut => 0, reset_mid => 1, stall => 2, error_event => 3,
-                       clean_cut => 4);
             $g->set(a => \%break,
                     b => { text => 'Hello you, this is it', size => 5,
                            prefill => 400 });
             $x = $g->try($kind, %ask, prefix => '/two', model =>
-                         $kind eq 'messages' ? "new$new{$fault}" : 'two');
+                         $kind eq 'messages' ? 'new' . $new++ : 'two');
             is_broken($x, 'Hello world,',
                       { error => $BREAK{$fault},
                         attempts => $kind eq 'messages' ? 3 : 2 },
@@ -417,7 +417,6 @@ for my $look (sort keys %LOOKS) {
 # --- who goes on
 
 for my $kind (@KINDS) {
-    my $x = $kind eq 'messages' ? 'x' : '';
     my @ask = ($kind, stream => 1, model => 'three');
 
     # the same target, if there is no other

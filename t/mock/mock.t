@@ -367,8 +367,8 @@ for ([1, 'One', substr $whole, 3], [1, 'Well. One', substr $whole, 3],
 
 @e = events(post('messages', { prefill => 'on', text => 'abc' },
 	with_last('abc', %stream))->{body});
-is(join(' ', map { $_->{event} } @e), 'message_start message_delta message_stop',
-	'prefill: nothing is left to be said');
+is(join(' ', map { $_->{event} } @e),
+	'message_start message_delta message_stop', 'prefill: nothing is left to be said');
 is(said_of({ prefill => 'on', events => 4, size => 10 },
 	substr($mtext, 0, 9)), json(post('messages', { events => 4, size => 10 }))
 	->{content}[0]{text} =~ s/^.{9}//sr, 'prefill: after filler');

@@ -16,13 +16,13 @@ mock_stage_events(mock_req_t *r)
         return r->api->pre;
 
     case MOCK_STAGE_OPEN:
-        return r->blocks == 0 ? 0 : r->api->open[mock_block_type(r, r->gen.block)];
+        return r->blocks ? r->api->open[mock_block_type(r, r->gen.block)] : 0;
 
     case MOCK_STAGE_DELTA:
         return mock_block_events(r, r->gen.block);
 
     case MOCK_STAGE_CLOSE:
-        return r->blocks == 0 ? 0 : r->api->close[mock_block_type(r, r->gen.block)];
+        return r->blocks ? r->api->close[mock_block_type(r, r->gen.block)] : 0;
 
     case MOCK_STAGE_POST:
         return r->api->post;

@@ -17,6 +17,8 @@ use File::Basename qw(dirname);
 use File::Copy qw(copy);
 use File::Path qw(make_path remove_tree);
 use File::Temp ();
+use IO::Handle ();
+use IO::Select ();
 use Test::More ();
 
 use LLM::E2E;
@@ -277,6 +279,17 @@ sub servers {
 
 # --- running a script ---
 
+# what the environment must not say to an SDK
+
+my %ALONE = (
+    NODE_NO_WARNINGS => 1, PYTHONDONTWRITEBYTECODE => 1,
+    http_proxy => undef, https_proxy => undef, all_proxy => undef,
+    HTTP_PROXY => undef, HTTPS_PROXY => undef, ALL_PROXY => undef,
+    no_proxy => '*', NO_PROXY => '*',
+    OPENAI_API_KEY => undef, ANTHROPIC_API_KEY => undef,
+);
+
+
 # The cases of one run: a list of hashes, and why it ended badly, if so.
 
 sub run {
@@ -290,11 +303,7 @@ sub run {
         env => {
             VIA => $via, BASE => "http://127.0.0.1:$port",
             MOCK => 'http://127.0.0.1:' . $mock->port,
-            NODE_NO_WARNINGS => 1, PYTHONDONTWRITEBYTECODE => 1,
-            http_proxy => undef, https_proxy => undef, all_proxy => undef,
-            HTTP_PROXY => undef, HTTPS_PROXY => undef, ALL_PROXY => undef,
-            no_proxy => '*', NO_PROXY => '*',
-            OPENAI_API_KEY => undef, ANTHROPIC_API_KEY => undef,
+            %ALONE,
             %{ $t->{sdk_env} // {} }, %{ $o{env} // {} },
         });
 
@@ -347,6 +356,62 @@ sub compare {
                               "$script: $name: the same through the gateway");
     }
 }
+
+
+# --- a script that is told what to do, a line of JSON each way ---
+
+sub talk {
+    my ($class, $t, $program, $script, %o) = @_;
+
+    pipe(my $in, my $to) or die "pipe(): $!\n";
+    pipe(my $from, my $out) or die "pipe(): $!\n";
+
+    my $pid = spawn([$program, $script], stdin => $in, stdout => $out,
+                    stderr => $t->path('talk.err'), env => \%ALONE);
+    close $in;
+    close $out;
+    $to->autoflush(1);
+
+    return bless { pid => $pid, owner => $$, to => $to, from => $from,
+                   timeout => $o{timeout} // 60,
+                   err => $t->path('talk.err') }, $class;
+}
+
+
+sub ask {
+    my ($self, $question) = @_;
+
+    print { $self->{to} } json_encode($question) . "\n";
+
+    my $end = now() + $self->{timeout};
+    my $line = '';
+
+    while ($line !~ /\n\z/) {
+        my $select = IO::Select->new($self->{from});
+        my $left = $end - now();
+        die "no answer: $line" . slurp($self->{err}) . "\n"
+            if $left <= 0 || !$select->can_read($left)
+               || !sysread($self->{from}, $line, 65536, length $line);
+    }
+
+    return json_decode($line) // die "not JSON: $line\n";
+}
+
+
+sub end {
+    my ($self) = @_;
+
+    my $pid = delete $self->{pid} or return;
+    return if $self->{owner} != $$;
+
+    close $self->{to};
+    return if defined LLM::Process::reap($pid, 3);
+    kill KILL => $pid;
+    LLM::Process::reap($pid, 2);
+}
+
+
+sub DESTROY { $_[0]->end }
 
 
 1;

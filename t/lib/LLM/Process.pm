@@ -15,7 +15,8 @@ our @EXPORT_OK = qw(spawn reap alive children cmdline rss_kb which);
 
 
 # Starts a command and returns its pid.  %o: stdout, stderr: files or handles
-# to write to; env: a hash of additions (undef removes a name); dir.
+# to write to; stdin: a handle or file to read from; env: a hash of additions
+# (undef removes a name); dir.
 
 sub spawn {
     my ($command, %o) = @_;
@@ -26,7 +27,8 @@ sub spawn {
 
     # the child: no Perl cleanup may run in it, hence _exit() on any failure
     eval {
-        open STDIN, '<', '/dev/null' or die;
+        open STDIN, ref $o{stdin} ? '<&' : '<', $o{stdin} // '/dev/null'
+            or die;
         _redirect(\*STDOUT, $o{stdout}) if $o{stdout};
         _redirect(\*STDERR, $o{stderr}) if $o{stderr};
         chdir $o{dir} or die "chdir $o{dir}: $!" if $o{dir};
