@@ -769,6 +769,7 @@ ngx_http_llm_answer_no_options(ngx_http_llm_attempt_t *a, llm_str_t *body)
     ngx_http_llm_attempt_cleanup(a);
     ngx_http_llm_flight_reset(f);
     a->ctx->error_status = 0;
+    ngx_str_null(&a->ctx->provider_request_id);
 
     if (ngx_http_llm_attempt_start(a->ctx) != NGX_OK) {
         ngx_http_llm_fail(f, a->ctx, "internal");

@@ -391,6 +391,7 @@ ngx_http_llm_balance_latency(ngx_http_llm_target_t *target)
 void
 ngx_http_llm_balance_first(ngx_http_llm_attempt_t *a)
 {
+    ngx_msec_int_t        took;
     ngx_http_llm_cell_t  *cell;
 
     cell = a->target->cell;
@@ -401,7 +402,11 @@ ngx_http_llm_balance_first(ngx_http_llm_attempt_t *a)
         return;
     }
 
-    ngx_http_llm_balance_mix(&cell->ttft, (a->first_at - a->sent) * 1000 + 1,
+    /* an answer may begin before the request is all sent */
+
+    took = (ngx_msec_int_t) (a->first_at - a->sent);
+
+    ngx_http_llm_balance_mix(&cell->ttft, ngx_max(took, 0) * 1000 + 1,
                              ngx_http_llm_balance_old(cell)
                              || cell->ttft == 0);
 

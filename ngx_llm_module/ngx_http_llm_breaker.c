@@ -115,22 +115,42 @@ ngx_http_llm_breaker_closed(ngx_http_llm_target_t *target)
 
 
 ngx_uint_t
-ngx_http_llm_breaker_held(ngx_http_llm_provider_t *p)
+ngx_http_llm_breaker_held(ngx_http_llm_target_t *target)
 {
-    ngx_atomic_uint_t  until;
+    ngx_uint_t            i;
+    ngx_atomic_uint_t     until;
+    ngx_http_llm_cell_t  *cell[2];
 
-    until = p->cell->held;
+    cell[0] = target->provider->cell;
+    cell[1] = target->cell;
 
-    return until && (ngx_msec_int_t) (until - ngx_current_msec) > 0;
+    for (i = 0; i < 2; i++) {
+
+        until = cell[i] ? cell[i]->held : 0;
+
+        if (until && (ngx_msec_int_t) (until - ngx_current_msec) > 0) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
-/* The provider has said when it wants the next call */
+/*
+ * The provider has said when it wants the next call.  A rate limit is one of
+ * the model, an overload is of all.
+ */
 
 void
-ngx_http_llm_breaker_hold(ngx_http_llm_provider_t *p, ngx_msec_t ms)
+ngx_http_llm_breaker_hold(ngx_http_llm_target_t *target, ngx_uint_t failure,
+    ngx_msec_t ms)
 {
-    p->cell->held = ngx_current_msec + ms;
+    ngx_http_llm_cell_t  *cell;
+
+    cell = (failure == LLM_FAIL_WAIT && target->cell) ? target->cell
+                                                      : target->provider->cell;
+    cell->held = ngx_current_msec + ms;
 }
 
 
@@ -346,11 +366,15 @@ ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
 
     default:
 
+        /* of one request that is asked again only the first failure counts:
+         * two of them are not to close it for all */
+
         if (ctx->probe[0]) {
             ngx_http_llm_breaker_trip(a, p->cell, &ctx->probe[0],
                                       "has failed again");
 
         } else if (p->cell->breaker == 0
+                   && ctx->again == 0
                    && ngx_http_llm_breaker_count(p, 1, calls, share))
         {
             ngx_http_llm_breaker_trip(a, p->cell, &ctx->probe[0],

@@ -16,6 +16,13 @@
 #include <ngx_http.h>
 
 
+/* words shared by the workers hold 64 bits */
+
+#if (NGX_PTR_SIZE < 8)
+#error "this module needs a platform of 64 bits"
+#endif
+
+
 /* 1.23.0: header elements of one name are linked */
 
 #if (nginx_version >= 1023000)

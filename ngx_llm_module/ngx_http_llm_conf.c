@@ -679,10 +679,6 @@ ngx_http_llm_retry_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         goto invalid;
     }
 
-    if (llcf->resume && llcf->attempts == 1) {
-        return "has \"resume=on\" and no attempt for it";
-    }
-
     return NGX_CONF_OK;
 
 invalid:

@@ -237,7 +237,9 @@ typedef struct {
     ngx_str_t                      model;      /* len 0: the client's */
     ngx_http_llm_cell_t           *cell;       /* NULL: the client named it */
     ngx_uint_t                     weight;
-    unsigned                       no_continue:1;  /* learnt, a worker */
+    uint64_t                       no_continue;    /* learnt, a worker: digest
+                                                      of the last model that
+                                                      refused */
 } ngx_http_llm_target_t;
 
 
@@ -646,12 +648,13 @@ void ngx_http_llm_balance_scout(ngx_http_llm_ctx_t *ctx);
 
 /* ngx_http_llm_breaker.c: who is not called for now */
 ngx_msec_int_t ngx_http_llm_breaker_closed(ngx_http_llm_target_t *target);
-ngx_uint_t ngx_http_llm_breaker_held(ngx_http_llm_provider_t *p);
+ngx_uint_t ngx_http_llm_breaker_held(ngx_http_llm_target_t *target);
 ngx_int_t ngx_http_llm_breaker_admit(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_target_t *target);
 void ngx_http_llm_breaker_good(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure);
-void ngx_http_llm_breaker_hold(ngx_http_llm_provider_t *p, ngx_msec_t ms);
+void ngx_http_llm_breaker_hold(ngx_http_llm_target_t *target,
+    ngx_uint_t failure, ngx_msec_t ms);
 void ngx_http_llm_breaker_release(ngx_http_llm_ctx_t *ctx);
 ngx_str_t *ngx_http_llm_breaker_name(ngx_http_llm_provider_t *p);
 

@@ -20,6 +20,7 @@
 #define NGX_HTTP_LLM_REFUSAL_MAX  (16 * 1024)
 
 
+static uint64_t ngx_http_llm_resume_model(ngx_http_llm_attempt_t *a);
 static void ngx_http_llm_resume_add(llm_usage_t *sum, llm_usage_t *usage);
 
 
@@ -125,7 +126,7 @@ ngx_http_llm_resume_begin(ngx_http_llm_attempt_t *a)
     }
 
     a->continues = !ctx->no_continue
-                   && !a->target->no_continue
+                   && a->target->no_continue != ngx_http_llm_resume_model(a)
                    && a->provider->dialect->continues(&ctx->rq);
 
     llm_resume_begin(ctx->resume, a->continues);
@@ -193,15 +194,14 @@ ngx_http_llm_resume_refused(ngx_http_llm_attempt_t *a)
 
         ctx->no_continue = 1;
 
-        if (a->target->model.len
-            && (ngx_strlcasestrn(a->refusal.data,
-                                 a->refusal.data + a->refusal.len,
-                                 (u_char *) "prefill", 7 - 1)
-                || ngx_strlcasestrn(a->refusal.data,
-                                 a->refusal.data + a->refusal.len,
-                                 (u_char *) "must end with a user", 20 - 1)))
+        if (ngx_strlcasestrn(a->refusal.data,
+                             a->refusal.data + a->refusal.len,
+                             (u_char *) "prefill", 7 - 1)
+            || ngx_strlcasestrn(a->refusal.data,
+                                a->refusal.data + a->refusal.len,
+                                (u_char *) "must end with a user", 20 - 1))
         {
-            a->target->no_continue = 1;
+            a->target->no_continue = ngx_http_llm_resume_model(a);
         }
 
         a->told = LLM_FAIL_RETRY;
@@ -223,6 +223,17 @@ ngx_http_llm_resume_refused(ngx_http_llm_attempt_t *a)
         a->told = LLM_FAIL_AWAY;
         a->alive = 1;
     }
+}
+
+
+static uint64_t
+ngx_http_llm_resume_model(ngx_http_llm_attempt_t *a)
+{
+    ngx_str_t  model;
+
+    model = ngx_http_llm_target_model(a->ctx, a->target);
+
+    return llm_digest(model.data, model.len, 1);
 }
 
 

@@ -100,7 +100,7 @@ ngx_http_llm_retry_choose(ngx_http_llm_ctx_t *ctx)
 
             target = &ctx->targets->target[ctx->order[i]];
 
-            if (ngx_http_llm_breaker_held(target->provider) == held
+            if (ngx_http_llm_breaker_held(target) == held
                 && ngx_http_llm_breaker_admit(ctx, target) == NGX_OK)
             {
                 ctx->target = target;
@@ -268,7 +268,7 @@ ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
         ctx->wait = llm_wait_ms(&a->wait);
 
         if (ctx->wait > 0 && (ngx_msec_t) ctx->wait > llcf->backoff_max) {
-            ngx_http_llm_breaker_hold(a->provider,
+            ngx_http_llm_breaker_hold(a->target, failure,
                                   ngx_min(ctx->wait, NGX_HTTP_LLM_HOLD));
         }
     }
