@@ -6,6 +6,7 @@
 #   make test               everything that must pass
 #   make check-stable       the tests against a current stable nginx
 #   make check-memory       100,000 requests under valgrind
+#   make soak               10 minutes of providers that break at random
 #   make bench              against plain proxy_pass
 #   make install            the module into nginx's modules directory
 
@@ -27,9 +28,12 @@ SOURCES = $(wildcard ngx_llm_module/*.[ch] ngx_llm_module/core/*.[ch])
 # tests whose subject is the module in nginx
 JOBS ?= 2
 
+# most of these wait most of the time
+JOBS_E2E ?= 3
+
 .PHONY: all module setup run test test-core test-fuzz test-mock test-lib \
-	test-nginx test-e2e check-clang check-stable check-memory bench install \
-	clean mock
+	test-nginx test-e2e check-clang check-stable check-memory soak bench \
+	install clean mock
 
 all: module
 
@@ -69,7 +73,7 @@ test-nginx: module mock test-lib
 	@t/lib/prove -j$(JOBS) t/*.t
 
 test-e2e: module mock
-	@LLM_MODULE=$(MODULE) prove -j$(JOBS) -It/lib t/e2e/*.t
+	@LLM_MODULE=$(MODULE) prove -j$(JOBS_E2E) -It/lib t/e2e/*.t
 
 # the module again, by the other compiler: only for its warnings
 check-clang: | setup
@@ -81,6 +85,9 @@ check-stable: setup-test mock
 
 check-memory: setup-test module mock
 	@t/memory.sh
+
+soak: setup-test module mock
+	@t/soak/failing $(SOAK)
 
 bench: setup-test module mock
 	@$(MAKE) -s -C t/bench
