@@ -590,6 +590,8 @@ ngx_http_llm_provider_t *ngx_http_llm_provider_create(ngx_conf_t *cf,
     ngx_http_llm_main_conf_t *lmcf, ngx_str_t *name);
 ngx_int_t ngx_http_llm_provider_ready(ngx_conf_t *cf,
     ngx_http_llm_provider_t *p);
+
+/* ngx_http_llm_secret.c: keys from the environment and from files */
 ngx_int_t ngx_http_llm_secret(ngx_conf_t *cf, ngx_str_t *text,
     ngx_str_t *secret, ngx_uint_t *literal);
 
