@@ -146,6 +146,7 @@ const llm_dialect_t  llm_dialect_anthropic = {
     anthropic_plain_whole,
     anthropic_answer_free,
     anthropic_text,
+    anthropic_text_end,
     anthropic_continues,
 
     anthropic_error,

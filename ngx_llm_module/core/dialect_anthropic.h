@@ -82,6 +82,7 @@ anthropic_type_e anthropic_event_type(const llm_event_t *ev,
 
 llm_int_t anthropic_text(const llm_answer_t *a, const llm_event_t *ev,
     llm_json_value_t *text);
+llm_int_t anthropic_text_end(llm_event_t *ev);
 llm_uint_t anthropic_continues(const llm_request_t *rq);
 
 /* adds the splice that puts change->shown behind the messages */

@@ -128,6 +128,21 @@ anthropic_text_block(const llm_json_value_t *index,
 }
 
 
+/* the end of the block that anthropic_text() is of */
+
+llm_int_t
+anthropic_text_end(llm_event_t *ev)
+{
+    memset(ev, 0, sizeof(llm_event_t));
+
+    llm_str_set(&ev->type, "content_block_stop");
+    llm_str_set(&ev->data, "{\"type\":\"content_block_stop\",\"index\":0}");
+    ev->lines = 1;
+
+    return LLM_OK;
+}
+
+
 /* an assistant's turn at the end is gone on with, but not where the answer
  * has to begin with thinking or is bound to a grammar */
 

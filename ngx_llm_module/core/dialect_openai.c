@@ -191,6 +191,7 @@ const llm_dialect_t  llm_dialect_openai = {
     openai_plain_whole,
     openai_answer_free,
     openai_text,
+    openai_text_end,
     openai_continues,
 
     openai_error,

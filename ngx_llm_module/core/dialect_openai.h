@@ -83,6 +83,7 @@ void openai_answer_free(llm_answer_t *a);
 
 llm_int_t openai_text(const llm_answer_t *a, const llm_event_t *ev,
     llm_json_value_t *text);
+llm_int_t openai_text_end(llm_event_t *ev);
 llm_uint_t openai_continues(const llm_request_t *rq);
 
 /* the members of a usage object that are known by any name */

@@ -180,6 +180,17 @@ openai_text_delta(const llm_json_value_t *delta, llm_json_value_t *text)
 }
 
 
+/* the finish reason does */
+
+llm_int_t
+openai_text_end(llm_event_t *ev)
+{
+    (void) ev;
+
+    return LLM_DECLINED;
+}
+
+
 llm_uint_t
 openai_continues(const llm_request_t *rq)
 {

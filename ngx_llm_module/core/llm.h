@@ -475,6 +475,10 @@ struct llm_dialect_s {
                                const llm_event_t *ev,
                                llm_json_value_t *text);
 
+    /* LLM_OK: *ev, of static texts, is the event that ends the text() in the
+     * client's stream; LLM_DECLINED: none is needed, *ev is as before */
+    llm_int_t            (*text_end)(llm_event_t *ev);
+
     /* 1 if a provider can be asked by llm_change_t.shown to go on with an
      * answer to this request, else the member is ignored */
     llm_uint_t           (*continues)(const llm_request_t *rq);
@@ -515,6 +519,12 @@ struct llm_dialect_s {
  * its text is appended; else the request is run again, and the new answer is
  * joined to what was shown only if it begins with exactly that.
  *
+ * A provider that is asked to go on may take what was shown for a turn that
+ * is over, and answer anew.  So as long as the new answer says what was shown
+ * from its start, it is held back.  If it says all that was to be gone on
+ * from, it is treated as run again; if it differs before, it goes on, and
+ * shows what is held.  Not so if that is less than 16 bytes.
+ *
  * Limits: one text, nothing else (no tools, no reasoning, no second choice or
  * block, no logprobs); streams of chat/completions, completions and messages.
  * Not those of responses, whose events repeat in each item and at their end
@@ -530,6 +540,8 @@ typedef struct {
     size_t                 max;        /* of len */
     size_t                 matched;    /* of len, met again in the new answer
                                           or no longer waited for */
+    size_t                 held;       /* of len, its first bytes: what the
+                                          new answer said so far, with holds */
 
     u_char                *out;        /* data of a rewritten event */
     size_t                 out_size;   /* of its memory */
@@ -540,6 +552,10 @@ typedef struct {
                                           it empty; else only a beginning */
     unsigned               continues:1;    /* the new answer goes on, else it
                                               begins anew */
+    unsigned               holds:1;    /* with continues: it may still be
+                                          that it begins anew */
+    unsigned               reopened:1; /* with holds: the new answer had an
+                                          event with a text, be it empty */
     unsigned               joined:1;   /* the new answer is being shown */
 } llm_resume_t;
 
@@ -560,9 +576,16 @@ void llm_resume_begin(llm_resume_t *rs, llm_uint_t continues);
  * An event of the new answer, once its dialect's event() told the mask and
  * before the next one, preambles too:
  * LLM_OK        *out is to be shown: the same event, or one whose data lives
- *               until the next call.  Its text is noted.
- * LLM_DONE      not to be shown: met before, hidden or malformed
- * LLM_DECLINED  this is another answer: no event of it was shown
+ *               until the next call.  Its text is noted.  A hidden one is the
+ *               same event, to be shown to those it is not hidden from.
+ * LLM_AGAIN     *out, whose mask is 0 and which the dialect's event() must
+ *               not be told, is to be shown first: the end of the block that
+ *               the client has open.  Then call again with the same ev and
+ *               what.  At most once for an event.
+ * LLM_DONE      not to be shown: met before, held back, malformed, or hidden
+ *               and before the joint
+ * LLM_DECLINED  this is another answer, or it ended while some of it was held
+ *               back: no event of it was shown
  * LLM_ERROR     no memory
  */
 llm_int_t llm_resume_event(llm_resume_t *rs, const llm_answer_t *a,

@@ -11,6 +11,10 @@
  * The event in which what was shown ends is written anew with the rest of its
  * text; all others are shown as they are, or not at all.
  *
+ * A provider that is asked to go on may answer anew all the same.  While its
+ * answer says what was shown from its start, that is held back: it need not
+ * be kept again, since it is the beginning of what was shown.
+ *
  * Half of a surrogate pair, an escape that is cut between two events, has no
  * bytes in UTF-8.  Such a text is not kept: it could be taken for another.
  */
@@ -25,11 +29,22 @@
 
 #define LLM_RESUME_SIZE  1024
 
+/* bytes of what is gone on from: an answer that says all of them is no
+ * continuation */
 
+#define LLM_RESUME_ANEW  16
+
+
+static llm_int_t llm_resume_end_text(llm_resume_t *rs, const llm_answer_t *a,
+    const llm_event_t *ev, llm_uint_t what, llm_int_t rc, llm_event_t *out);
 static llm_int_t llm_resume_meet(llm_resume_t *rs, const llm_answer_t *a,
     const llm_event_t *ev, const llm_json_value_t *text, llm_str_t *said,
     llm_event_t *out);
+static llm_int_t llm_resume_hold(llm_resume_t *rs, const llm_answer_t *a,
+    llm_str_t *said);
 static llm_int_t llm_resume_match(llm_resume_t *rs, llm_str_t *said);
+static size_t llm_resume_same(const llm_str_t *said, const u_char *p,
+    size_t len);
 static llm_uint_t llm_resume_says_more(const llm_answer_t *a,
     const llm_event_t *ev);
 static llm_int_t llm_resume_rewrite(llm_resume_t *rs, const llm_event_t *ev,
@@ -104,13 +119,16 @@ void
 llm_resume_begin(llm_resume_t *rs, llm_uint_t continues)
 {
     rs->joined = 0;
+    rs->reopened = 0;
     rs->matched = 0;
+    rs->held = 0;
 
     if (continues) {
         rs->matched = llm_resume_text(rs).len;
     }
 
     rs->continues = (rs->matched != 0);
+    rs->holds = (rs->matched >= LLM_RESUME_ANEW);
 }
 
 
@@ -124,8 +142,12 @@ llm_resume_event(llm_resume_t *rs, const llm_answer_t *a,
 
     *out = *ev;
 
-    if (what & (LLM_EV_HIDDEN|LLM_EV_MALFORMED)) {
+    if (what & LLM_EV_MALFORMED) {
         return LLM_DONE;
+    }
+
+    if (what & LLM_EV_HIDDEN) {
+        return rs->joined ? LLM_OK : LLM_DONE;
     }
 
     if (rs->joined
@@ -161,10 +183,44 @@ llm_resume_event(llm_resume_t *rs, const llm_answer_t *a,
     }
 
     if (!rs->joined && rs->opened) {
-        return LLM_DECLINED;
+        return llm_resume_end_text(rs, a, ev, what, rc, out);
     }
 
     /* if nothing was shown but a beginning, any answer has that */
+
+    rs->joined = 1;
+
+    return llm_resume_note(rs, a, ev, what);
+}
+
+
+/*
+ * An event that ends the new answer's text, or follows it, while none of it
+ * was shown: there is nothing to be added, unless it is held back.  rc is
+ * what text() told.
+ */
+
+static llm_int_t
+llm_resume_end_text(llm_resume_t *rs, const llm_answer_t *a,
+    const llm_event_t *ev, llm_uint_t what, llm_int_t rc, llm_event_t *out)
+{
+    if (!rs->continues || rs->held) {
+        return LLM_DECLINED;
+    }
+
+    if (rc == LLM_DONE && a->dialect->text_end(out) == LLM_OK) {
+
+        /* no block was begun, or its end is missing: the client's is open */
+
+        rs->joined = 1;
+        llm_resume_end(rs);
+
+        return LLM_AGAIN;
+    }
+
+    if (rc != LLM_DONE && !rs->reopened) {
+        return LLM_DECLINED;
+    }
 
     rs->joined = 1;
 
@@ -180,9 +236,18 @@ llm_resume_meet(llm_resume_t *rs, const llm_answer_t *a,
     llm_event_t *out)
 {
     size_t      len;
+    llm_int_t   rc;
     llm_uint_t  opens;
 
     len = said->len;
+
+    if (rs->holds) {
+        rc = llm_resume_hold(rs, a, said);
+
+        if (rc != LLM_OK) {
+            return rc;
+        }
+    }
 
     if (llm_resume_match(rs, said) != LLM_OK) {
         return LLM_DECLINED;
@@ -220,26 +285,72 @@ llm_resume_meet(llm_resume_t *rs, const llm_answer_t *a,
 }
 
 
+/*
+ * Does it go on, or was it answered anew?  LLM_DONE: that is not known yet.
+ * LLM_OK: it is; what is held of an answer that goes on is said now, too.
+ */
+
+static llm_int_t
+llm_resume_hold(llm_resume_t *rs, const llm_answer_t *a, llm_str_t *said)
+{
+    size_t   n;
+    u_char  *p;
+
+    n = llm_resume_same(said, rs->shown + rs->held, rs->matched - rs->held);
+
+    if (rs->held + n == rs->matched) {
+
+        /* anew: from here on as if that had been asked */
+
+        rs->holds = 0;
+        rs->continues = 0;
+        rs->matched = rs->held;
+        rs->held = 0;
+
+        return LLM_OK;
+    }
+
+    rs->reopened = 1;
+
+    if (n == said->len && !a->finished) {
+        rs->held += n;
+        return LLM_DONE;
+    }
+
+    if (llm_resume_grow(rs, &rs->shown, &rs->size, rs->len + said->len,
+                        rs->len + rs->held + said->len)
+        != LLM_OK)
+    {
+        llm_resume_end(rs);
+        return LLM_ERROR;
+    }
+
+    p = rs->shown + rs->len;
+
+    memmove(p + rs->held, p, said->len);
+    memcpy(p, rs->shown, rs->held);
+
+    said->data = p;
+    said->len += rs->held;
+
+    rs->holds = 0;
+    rs->held = 0;
+
+    return LLM_OK;
+}
+
+
 /* cuts from said what was shown before */
 
 static llm_int_t
 llm_resume_match(llm_resume_t *rs, llm_str_t *said)
 {
-    size_t         n, left;
-    const u_char  *p;
+    size_t  n, left;
 
-    p = rs->shown + rs->matched;
     left = rs->len - rs->matched;
+    n = llm_resume_same(said, rs->shown + rs->matched, left);
 
-    if (left > said->len) {
-        left = said->len;
-    }
-
-    for (n = 0; n < left && said->data[n] == p[n]; n++) {
-        /* void */
-    }
-
-    if (n < left) {
+    if (n < left && n < said->len) {
 
         if (!rs->continues) {
             return LLM_DECLINED;
@@ -261,6 +372,25 @@ llm_resume_match(llm_resume_t *rs, llm_str_t *said)
     said->len -= n;
 
     return LLM_OK;
+}
+
+
+/* bytes that are the same at the beginning of both */
+
+static size_t
+llm_resume_same(const llm_str_t *said, const u_char *p, size_t len)
+{
+    size_t  n;
+
+    if (len > said->len) {
+        len = said->len;
+    }
+
+    for (n = 0; n < len && said->data[n] == p[n]; n++) {
+        /* void */
+    }
+
+    return n;
 }
 
 
@@ -472,6 +602,7 @@ llm_resume_end(llm_resume_t *rs)
 
     rs->len = 0;
     rs->matched = 0;
+    rs->held = 0;
     rs->possible = 0;
 }
 

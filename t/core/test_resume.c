@@ -59,6 +59,7 @@
     "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":"                \
     "{\"type\":\"text_delta\",\"text\":\"" t "\"}}"
 #define M_CLOSE  "{\"type\":\"content_block_stop\",\"index\":0}"
+#define M_CLOSED  "event: content_block_stop\ndata: " M_CLOSE "\n\n"
 #define M_TOOL                                                                \
     "{\"type\":\"content_block_start\",\"index\":1,\"content_block\":"        \
     "{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{}}}"
@@ -68,9 +69,16 @@
 #define M_STOP                                                                \
     "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},"   \
     "\"usage\":{\"output_tokens\":5}}"
+#define M_DELTA                                                               \
+    "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":null}}"
 #define M_END  "{\"type\":\"message_stop\"}"
 #define M_ERROR                                                               \
     "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}"
+
+
+/* as short as it may be to find that an answer begins anew */
+
+#define LONG  "0123456789abcdef"
 
 
 /* one client's stream; the attempts' memory is counted with its own */
@@ -83,6 +91,9 @@ typedef struct {
     const char            *path;
 
     llm_uint_t             first;      /* the attempt is */
+    llm_uint_t             twice;      /* one was put before the last event */
+    u_char                 before[256];    /* it, as it is sent */
+    size_t                 before_len;
     u_char                 out[8192];  /* the last event shown */
     size_t                 out_len;
     u_char                 text[8192]; /* all text shown */
@@ -100,6 +111,7 @@ stream_init(stream_t *s, const llm_dialect_t *dialect, const char *path,
     s->dialect = dialect;
     s->path = path;
     s->first = 1;
+    s->twice = 0;
     s->out_len = 0;
     s->len = 0;
     s->shown = 0;
@@ -171,6 +183,7 @@ stream_event(stream_t *s, const char *data)
     ev.data.data = copy = exact(ev.data.data, ev.data.len);
     ev.lines = data != NULL;
 
+    s->twice = 0;
     rc = s->dialect->event(&s->a, &ev, &what);
 
     if (rc == LLM_OK && s->first) {
@@ -179,6 +192,14 @@ stream_event(stream_t *s, const char *data)
 
     } else if (rc == LLM_OK) {
         rc = llm_resume_event(&s->rs, &s->a, &ev, what, &out);
+
+        if (rc == LLM_AGAIN) {
+            s->twice = 1;
+            s->before_len = llm_sse_write(s->before, &out, NULL);
+            stream_shown(s, &out);
+
+            rc = llm_resume_event(&s->rs, &s->a, &ev, what, &out);
+        }
     }
 
     if (rc == LLM_OK) {
@@ -437,6 +458,7 @@ requests(void)
 /*
  * n  an event is shown, which is noted      R  the request is run again
  * e  an event of the new answer             C  the new answer goes on
+ * 2  the same, and one is put before it
  * =  the text shown so far, noted as such   w  what to go on from
  * !  resuming is not possible any more
  */
@@ -482,6 +504,14 @@ scenario_line(stream_t *s, const line_t *l)
     default:
         rc = stream_event(s, l->data);
         want = l->out ? l->out : l->data ? l->data : "";
+
+        if (s->twice != (l->op == '2')
+            || (s->twice
+                && (s->before_len != sizeof(M_CLOSED) - 1
+                    || memcmp(s->before, M_CLOSED, s->before_len) != 0)))
+        {
+            return 0;
+        }
 
         return rc == l->rc
                && (rc != LLM_OK
@@ -529,6 +559,7 @@ scenario(const char *name, const llm_dialect_t *dialect, const char *path,
 #define DROP(e)          { 'e', e, LLM_DONE, NULL }
 #define DENY(e)          { 'e', e, LLM_DECLINED, NULL }
 #define TURN(e, out)     { 'e', e, LLM_OK, out }
+#define CLOSE(e)         { '2', e, LLM_OK, NULL }
 #define AGAIN            { 'R', NULL, 0, NULL }
 #define GO_ON            { 'C', NULL, 0, NULL }
 #define IS(t)            { '=', t, 0, NULL }
@@ -720,7 +751,8 @@ chat_more(void)
 }
 
 
-/* what we asked for ourselves is not shown, joined or not */
+/* what we asked for ourselves is shown behind the joint: the caller knows
+ * to whom */
 
 static void
 hidden(void)
@@ -743,8 +775,27 @@ hidden(void)
 
     is_int(stream_event(&s, C_USAGE), LLM_DONE, "hidden: before");
     is_int(stream_event(&s, C_TEXT("a")), LLM_DONE, "hidden: joined");
-    is_int(stream_event(&s, C_USAGE), LLM_DONE, "hidden: after");
-    is_int(s.shown, 1, "hidden: none was shown");
+    is_int(stream_event(&s, C_TEXT("b")), LLM_OK, "hidden: a text");
+    is_int(stream_event(&s, C_USAGE), LLM_OK, "hidden: after");
+    is_mem(s.out, s.out_len, C_USAGE, strlen(C_USAGE), "hidden: as it came");
+    is_int(stream_event(&s, C_STOP), LLM_OK, "hidden: the end");
+    is_int(stream_event(&s, C_USAGE), LLM_OK, "hidden: after the end");
+    is_int(stream_event(&s, C_DONE), LLM_OK, "hidden: terminal");
+    is_int(s.shown, 6, "hidden: events that are shown");
+
+    stream_free(&s);
+
+    /* nor while an answer that goes on is held back */
+
+    stream_init(&s, OA, CHAT, MAX, 0);
+    stream_event(&s, C_TEXT(LONG));
+    stream_again(&s, 1);
+    s.a.hide_usage = 1;
+
+    is_int(stream_event(&s, C_TEXT("0123")), LLM_DONE, "hidden: held");
+    is_int(stream_event(&s, C_USAGE), LLM_DONE, "hidden: while held");
+    is_int(stream_event(&s, C_TEXT("5")), LLM_OK, "hidden: goes on");
+    is_int(stream_event(&s, C_USAGE), LLM_OK, "hidden: gone on");
 
     stream_free(&s);
 }
@@ -815,8 +866,21 @@ messages_go_on(void)
 
     SCENARIO("go on: no block to close", AN, "messages", MAX,
              SHOW(M_START), SHOW(M_OPEN), SHOW(M_TEXT("a")), GO_ON,
-             DROP(M_START), DENY(M_STOP), GO_ON, DENY(M_END), GO_ON,
-             DENY(M_ERROR), GO_ON, DENY(M_THINK), GO_ON, DENY(M_TOOL));
+             DROP(M_START), DENY(M_END), GO_ON, DENY(M_ERROR), GO_ON,
+             DENY(M_THINK), GO_ON, DENY(M_TOOL), GO_ON, DENY(M_CLOSE),
+             GO_ON, DROP(M_DELTA), CLOSE(M_STOP), NEVER, PASS(M_END));
+
+    SCENARIO("go on: no block, and none is open", AN, "messages", MAX,
+             SHOW(M_START), GO_ON, DROP(M_START), PASS(M_STOP), NEVER,
+             PASS(M_END));
+
+    SCENARIO("go on: no block, but run again", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT("a")), AGAIN, DROP(M_START),
+             DENY(M_STOP));
+
+    SCENARIO("go on: no block, chat", OA, CHAT, MAX,
+             SHOW(C_TEXT("a")), GO_ON, DROP(C_ROLE), PASS(C_STOP), NEVER,
+             PASS(C_USAGE), PASS(C_DONE));
 
     SCENARIO("go on: whitespace again", AN, "messages", MAX,
              SHOW(M_START), SHOW(M_OPEN), SHOW(M_TEXT("a\\n \\t")),
@@ -866,6 +930,131 @@ messages_go_on(void)
     SCENARIO("go on: max passed", AN, "messages", 3,
              SHOW(M_OPEN), SHOW(M_TEXT("ab ")), GO_ON, DROP(M_OPEN),
              TURN(M_TEXT(" c"), M_TEXT("c")), NEVER, PASS(M_TEXT("d")));
+}
+
+
+/* asked to go on, it begins anew; or it seems so for a while */
+
+static void
+messages_anew(void)
+{
+    SCENARIO("anew: joined", AN, "messages", MAX,
+             SHOW(M_START), SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON,
+             DROP(M_START), DROP(M_OPEN), DROP(M_PING), DROP(M_TEXT("01234")),
+             DROP(M_PING), DROP(M_TEXT("")), DROP(NULL), DROP("{broken"),
+             IS(LONG), TURN(M_TEXT("56789abcdefg\\n"), M_TEXT("g\\n")),
+             IS(LONG "g\n"), PASS(M_PING), PASS(M_TEXT("x")),
+             IS(LONG "g\nx"), PASS(M_CLOSE), NEVER, PASS(M_STOP),
+             PASS(M_END));
+
+    SCENARIO("anew: in one event", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_OPEN),
+             TURN(M_TEXT(LONG "x"), M_TEXT("x")), IS(LONG "x"));
+
+    SCENARIO("anew: joined at an event's end", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT(LONG)), PASS(M_CLOSE), NEVER, PASS(M_STOP));
+
+    SCENARIO("anew: whitespace at the end", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG " \\n")), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT("0")), DROP(M_TEXT("123456789abcdef")),
+             DROP(M_TEXT(" ")), TURN(M_TEXT("\\nx"), M_TEXT("x")),
+             IS(LONG " \nx"));
+
+    SCENARIO("anew: another whitespace at the end", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG " \\n")), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT(LONG)), DENY(M_TEXT("\\n")), GO_ON, DROP(M_OPEN),
+             DENY(M_TEXT(LONG "x")), IS(LONG " \n"));
+
+    SCENARIO("anew: shorter", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG " ")), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT("0")), DENY(M_CLOSE), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT("0")), DENY(M_STOP), GO_ON, DROP(M_TEXT("0")),
+             DENY(M_END), GO_ON, DROP(M_TEXT("0")), DENY(M_ERROR), GO_ON,
+             DROP(M_TEXT("0")), DENY(M_TOOL), GO_ON, DROP(M_TEXT("0")),
+             DENY(M_TEXT("\\ud83d")), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT(LONG)), DENY(M_CLOSE), IS(LONG " "), AGAIN,
+             DROP(M_OPEN), TURN(M_TEXT(LONG " a"), M_TEXT("a")),
+             IS(LONG " a"));
+
+    SCENARIO("anew: it goes on", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT("0\\u0031")), DROP(M_TEXT("2")),
+             TURN(M_TEXT("34\\u0078\\\"\\u00e9"),
+                  M_TEXT("01234x\\\"\xc3\xa9")),
+             IS(LONG "01234x\"\xc3\xa9"), PASS(M_PING), PASS(M_TEXT("5")),
+             IS(LONG "01234x\"\xc3\xa9" "5"), GO_ON, DROP(M_OPEN),
+             PASS(M_TEXT("1")), IS(LONG "01234x\"\xc3\xa9" "51"),
+             PASS(M_CLOSE), NEVER);
+
+    SCENARIO("anew: it goes on, and is broken while held", AN, "messages",
+             MAX, SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT("01")), GO_ON, DROP(M_OPEN), PASS(M_TEXT("2")),
+             IS(LONG "2"));
+
+    SCENARIO("anew: it goes on with whitespace", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG " \\n")), FROM(LONG), GO_ON,
+             DROP(M_OPEN), DROP(M_TEXT(" ")), PASS(M_PING),
+             TURN(M_TEXT("\\n0123"), M_TEXT("0123")),
+             IS(LONG " \n0123"));
+
+    SCENARIO("anew: whitespace at both ends", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(" \\n" LONG " \\t")), GO_ON,
+             DROP(M_OPEN), DROP(M_TEXT(" ")), DROP(M_TEXT("\\t")),
+             PASS(M_PING), PASS(M_TEXT("a")), IS(" \n" LONG " \ta"), GO_ON,
+             DROP(M_OPEN), DROP(M_TEXT(" \\n0")),
+             TURN(M_TEXT("x"), M_TEXT(" \\n0x")),
+             IS(" \n" LONG " \ta \n0x"));
+
+    SCENARIO("anew: as much is cut as was held", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(" \\n" LONG " ")), GO_ON,
+             DROP(M_OPEN), DROP(M_TEXT(" ")), PASS(M_TEXT("ab")),
+             IS(" \n" LONG " ab"));
+
+    SCENARIO("anew: half of a pair", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_OPEN),
+             PASS(M_TEXT("\\ud83d")), NEVER, PASS(M_TEXT("\\ude00")));
+
+    SCENARIO("anew: nothing to add", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG " ")), GO_ON, DROP(M_START),
+             DROP(M_OPEN), DROP(M_PING), PASS(M_CLOSE), NEVER, PASS(M_STOP),
+             PASS(M_END));
+
+    SCENARIO("anew: a block was begun, but by another", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_OPEN), GO_ON,
+             DENY(M_CLOSE), GO_ON, DENY(M_TOOL), GO_ON, DROP(M_OPEN),
+             PASS(M_CLOSE), NEVER);
+
+    SCENARIO("anew: nothing to add, no block", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_START),
+             CLOSE(M_STOP), NEVER, PASS(M_END));
+
+    SCENARIO("anew: nothing to add, no end of the block", AN, "messages",
+             MAX, SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_START),
+             DROP(M_OPEN), CLOSE(M_STOP), NEVER, PASS(M_END));
+
+    SCENARIO("anew: too short to tell", AN, "messages", MAX,
+             SHOW(M_OPEN), SHOW(M_TEXT("0123456789abcde \\n")), GO_ON,
+             DROP(M_OPEN), PASS(M_TEXT("01")), PASS(M_CLOSE));
+
+    SCENARIO("anew: max passed", AN, "messages", 18,
+             SHOW(M_OPEN), SHOW(M_TEXT(LONG)), GO_ON, DROP(M_OPEN),
+             DROP(M_TEXT("01")), TURN(M_TEXT("x"), M_TEXT("01x")), NEVER,
+             PASS(M_TEXT("y")));
+
+    SCENARIO("anew: the end has a text", OA, CHAT, MAX,
+             SHOW(C_TEXT(LONG)), GO_ON, DROP(C_ROLE), DROP(C_TEXT("01")),
+             TURN(C_LAST("2"), C_LAST("012")), NEVER, PASS(C_DONE));
+
+    SCENARIO("anew: the end has the rest", OA, CHAT, MAX,
+             SHOW(C_TEXT(LONG)), GO_ON, DROP(C_TEXT("01")),
+             TURN(C_LAST("23456789abcdef"), C_LAST("")), NEVER);
+
+    SCENARIO("anew: the end has no text", OA, CHAT, MAX,
+             SHOW(C_TEXT(LONG)), GO_ON, DROP(C_USED("01")), DENY(C_STOP),
+             GO_ON, DROP(C_TEXT("0")), DENY(C_DONE), IS(LONG), GO_ON,
+             DROP(C_TEXT("0")), TURN(C_USED("x"), C_USED("0x")),
+             PASS(C_STOP), NEVER);
 }
 
 
@@ -1040,10 +1229,12 @@ say(stream_t *s, const kind_t *k, const uint32_t *l, size_t a, size_t b,
 }
 
 
+/* 1 if that many of the letters are shown, and then that many of l */
+
 static int
-said(const stream_t *s, size_t n)
+says(const stream_t *s, size_t n, const uint32_t *l, size_t m)
 {
-    char    text[LETTERS * 4], *p;
+    char    text[LETTERS * 8], *p;
     size_t  i;
 
     p = text;
@@ -1052,7 +1243,18 @@ said(const stream_t *s, size_t n)
         p += utf8(p, letters[i]);
     }
 
+    for (i = 0; i < m; i++) {
+        p += utf8(p, l[i]);
+    }
+
     return s->len == (size_t) (p - text) && memcmp(s->text, text, s->len) == 0;
+}
+
+
+static int
+said(const stream_t *s, size_t n)
+{
+    return says(s, n, NULL, 0);
 }
 
 
@@ -1187,6 +1389,132 @@ splits(void)
 }
 
 
+/*
+ * cut letters are shown, and the new answer, which was to go on from known of
+ * them, has the first of them, too; then another one.  then: it goes on, and
+ * once more in the other way, or it ends.
+ */
+
+static int
+anew(const kind_t *k, size_t cut, size_t known, size_t same, size_t n,
+    int style)
+{
+    int         bad;
+    size_t      i;
+    stream_t    s;
+    uint32_t    wrong[LETTERS];
+    llm_int_t   rc;
+    llm_uint_t  shown;
+
+    stream_init(&s, k->dialect, k->path, MAX, 0);
+
+    bad = begin(&s, k, LLM_OK);
+    bad |= say(&s, k, letters, 0, cut, 1 + n % 4, style % 3) != LLM_OK;
+    shown = s.shown;
+
+    memcpy(wrong, letters, sizeof(letters));
+    wrong[same] ^= 1;
+
+    /* all of it is held back, until it ends */
+
+    stream_again(&s, 1);
+    bad |= llm_resume_text(&s.rs).len < 16;
+    bad |= begin(&s, k, LLM_DONE);
+    bad |= say(&s, k, wrong, 0, same, n, style / 3) != LLM_OK;
+    bad |= s.shown != shown;
+
+    if (same) {
+        rc = LLM_OK;
+
+        for (i = 0; k->end[i] && rc != LLM_DECLINED; i++) {
+            rc = stream_event(&s, k->end[i]);
+            bad |= rc == LLM_OK;
+        }
+
+        bad |= rc != LLM_DECLINED || s.shown != shown || !said(&s, cut);
+    }
+
+    stream_again(&s, 1);
+    bad |= begin(&s, k, LLM_DONE);
+    rc = say(&s, k, wrong, 0, LETTERS, n, style / 3);
+
+    if (same >= known) {
+        bad |= rc != LLM_DECLINED || s.shown != shown || !said(&s, cut);
+
+    } else {
+        bad |= rc != LLM_OK || !says(&s, cut, wrong, LETTERS);
+        bad |= s.shown != shown + (LETTERS - same / n * n + n - 1) / n;
+        bad |= s.rs.len != s.len || memcmp(s.rs.shown, s.text, s.len) != 0;
+
+        for (i = 0; k->end[i]; i++) {
+            bad |= stream_event(&s, k->end[i]) != LLM_OK;
+        }
+
+        bad |= s.rs.possible;
+    }
+
+    return bad | !stream_free(&s);
+}
+
+
+static int
+anew_joined(const kind_t *k, size_t cut, size_t n, int style)
+{
+    int       bad;
+    size_t    i;
+    stream_t  s;
+
+    stream_init(&s, k->dialect, k->path, MAX, 0);
+
+    bad = begin(&s, k, LLM_OK);
+    bad |= say(&s, k, letters, 0, cut, 1 + n % 4, style % 3) != LLM_OK;
+
+    stream_again(&s, 1);
+    bad |= begin(&s, k, LLM_DONE);
+    bad |= say(&s, k, letters, 0, LETTERS, n, style / 3) != LLM_OK;
+    bad |= !said(&s, LETTERS) || s.rs.continues || !s.rs.joined;
+    bad |= s.rs.len != s.len || memcmp(s.rs.shown, s.text, s.len) != 0;
+
+    for (i = 0; k->end[i]; i++) {
+        bad |= stream_event(&s, k->end[i]) != LLM_OK;
+    }
+
+    return bad | s.rs.possible | !stream_free(&s);
+}
+
+
+static void
+anews(void)
+{
+    int            bad, style;
+    size_t         i, cut, known, n, same;
+    const kind_t  *k;
+
+    for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        k = &kinds[i];
+        bad = 0;
+
+        /* 10 of them are 19 bytes; the one before is whitespace */
+
+        for (cut = 10; cut < LETTERS; cut++) {
+            known = cut - (letters[cut - 1] == '\t');
+
+            for (n = 1; n <= LETTERS; n++) {
+                for (style = 0; style < 9; style++) {
+                    bad += anew_joined(k, cut, n, style);
+
+                    for (same = 0; same < cut; same++) {
+                        bad += anew(k, cut, known, same, n, style);
+                    }
+                }
+            }
+        }
+
+        ok(bad == 0, "%s: answers that begin anew, or seem to", k->path);
+    }
+}
+
+
 /* attempts that break anywhere, each in its way */
 
 static void
@@ -1296,6 +1624,59 @@ life(size_t fail, size_t *calls)
 }
 
 
+/* the same of an answer that is held back, and goes on */
+
+static int
+life_held(size_t fail, size_t *calls)
+{
+    int       bad, oom;
+    char      data[4000];
+    size_t    i;
+    stream_t  s;
+
+    stream_init(&s, AN, "messages", MAX, fail);
+
+    oom = stream_event(&s, M_OPEN) == LLM_ERROR;
+
+    for (i = 0; i < 100 && !oom; i++) {
+        sprintf(data, M_TEXT("%08zu"), i);
+        oom = stream_event(&s, data) == LLM_ERROR;
+    }
+
+    if (!oom) {
+        stream_again(&s, 1);
+        oom = stream_event(&s, M_OPEN) == LLM_ERROR;
+    }
+
+    for (i = 0; i < 99 && !oom; i++) {
+        sprintf(data, M_TEXT("%08zu"), i);
+        oom = stream_event(&s, data) == LLM_ERROR;
+    }
+
+    bad = !oom && s.len != 800;
+
+    if (!oom) {
+        sprintf(data, M_TEXT("%01000d"), 0);
+        oom = stream_event(&s, data) == LLM_ERROR;
+        bad |= !oom && (s.len != 800 + 792 + 1000 || s.rs.len != s.len
+                        || memcmp(s.rs.shown, s.text, s.len) != 0
+                        || memcmp(s.text, s.text + 800, 792) != 0);
+    }
+
+    if (oom) {
+        bad |= s.rs.possible && s.a.data;
+        stream_again(&s, 1);
+        bad |= stream_event(&s, M_TEXT("a")) != LLM_DECLINED
+               && !s.rs.possible;
+    }
+
+    *calls = s.m.calls;
+    bad |= oom != (fail && fail <= *calls);
+
+    return bad | !stream_free(&s);
+}
+
+
 static void
 allocations(void)
 {
@@ -1309,6 +1690,14 @@ allocations(void)
     }
 
     ok(bad == 0 && n >= 6, "memory: %zu allocations fail", n);
+
+    bad = life_held(0, &n);
+
+    for (i = 1; i <= n; i++) {
+        bad += life_held(i, &calls);
+    }
+
+    ok(bad == 0 && n >= 5, "memory: %zu allocations fail while held", n);
 }
 
 
@@ -1324,8 +1713,10 @@ main(void)
     hidden();
     messages_again();
     messages_go_on();
+    messages_anew();
     spaces();
     splits();
+    anews();
     attempts();
     allocations();
 

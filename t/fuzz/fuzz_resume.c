@@ -15,9 +15,10 @@
  *     o         an event that begins a text
  *     X         an event's data
  *
- * What the client has is what was noted, and: of an answer run again the
- * text that this answer says; of one that goes on what was shown before and
- * what this answer says, less whitespace that the client has already.
+ * What the client has is what was noted, and: of an answer run again, or
+ * found to begin anew, the text that this answer says; of one that goes on
+ * what was shown before and what this answer says, less whitespace that the
+ * client has already.
  */
 
 
@@ -28,6 +29,8 @@
 
 #include "llm.h"
 
+
+#define ANEW  16                       /* what can be told apart */
 
 #define check(good)  if (!(good)) { __builtin_trap(); }
 
@@ -52,12 +55,16 @@ typedef struct {
     size_t                 from;       /* of before, that it goes on from */
 
     llm_uint_t             attempt;
+    llm_uint_t             asked;      /* to go on */
     llm_uint_t             declined;
     llm_uint_t             emitted;    /* events of this attempt */
 } fuzz_t;
 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+
+static void fuzz_joined(const fuzz_t *f);
 
 
 static void *
@@ -119,7 +126,9 @@ fuzz_begin(fuzz_t *f, llm_uint_t continues)
     check(text.len <= f->rs.len);
 
     llm_resume_begin(&f->rs, continues);
-    check(!f->rs.continues || (continues && f->rs.matched == text.len));
+    check(f->rs.continues == (continues && text.len));
+    check(!f->rs.continues || f->rs.matched == text.len);
+    check(f->rs.holds == (f->rs.continues && text.len >= ANEW));
 
     memcpy(f->before.data, f->client.data, f->client.len);
 
@@ -127,6 +136,7 @@ fuzz_begin(fuzz_t *f, llm_uint_t continues)
     f->from = text.len;
     f->answer.len = 0;
     f->attempt++;
+    f->asked = f->rs.continues;
     f->declined = 0;
     f->emitted = 0;
 }
@@ -159,29 +169,61 @@ fuzz_text(const fuzz_t *f, const llm_event_t *ev, llm_uint_t what,
 }
 
 
-/* while it is possible, what is kept is what the client has */
+/* while it is possible, what is kept is what the client has; and what this
+ * has is always what it should */
 
 static void
 fuzz_check(const fuzz_t *f)
 {
-    size_t               cut;
     const llm_resume_t  *rs = &f->rs;
 
     check(rs->matched <= rs->len);
+    check(rs->held <= rs->matched);
+    check(rs->held == 0 || (rs->holds && rs->continues && !rs->joined));
     check(rs->possible || (rs->shown == NULL && rs->len == 0));
 
-    if (!rs->possible) {
+    if (rs->possible) {
+        check(rs->len <= rs->max);
+        check(rs->len == f->client.len);
+        check(rs->len == 0
+              || memcmp(rs->shown, f->client.data, rs->len) == 0);
+    }
+
+    if (f->attempt == 0 || f->declined) {
         return;
     }
 
-    check(rs->len <= rs->max);
-    check(rs->len == f->client.len);
-    check(rs->len == 0
-          || memcmp(rs->shown, f->client.data, rs->len) == 0);
-
-    if (!rs->joined || f->attempt == 0) {
+    if (rs->joined) {
+        fuzz_joined(f);
         return;
     }
+
+    check(f->emitted == 0);
+    check(f->client.len == f->before.len
+          && memcmp(f->client.data, f->before.data, f->before.len) == 0);
+
+    if (rs->possible && rs->holds) {
+        check(rs->held == f->answer.len && rs->held < f->from
+              && memcmp(f->answer.data, f->before.data, rs->held) == 0);
+    }
+}
+
+
+/* the text of an answer that is being shown */
+
+static void
+fuzz_joined(const fuzz_t *f)
+{
+    size_t               cut;
+    llm_uint_t           anew;
+    const llm_resume_t  *rs = &f->rs;
+
+    anew = f->asked && f->from >= ANEW && f->answer.len >= f->from
+           && memcmp(f->answer.data, f->before.data, f->from) == 0;
+
+    /* what follows the text is shown as it comes, be it a text again */
+
+    check(!rs->possible || rs->continues == (f->asked && !anew));
 
     if (!rs->continues) {
         check(f->client.len == f->answer.len
@@ -204,6 +246,36 @@ fuzz_check(const fuzz_t *f)
 }
 
 
+/* a block's end is put before an event, at most once */
+
+static llm_int_t
+fuzz_twice(fuzz_t *f, const llm_event_t *ev, llm_uint_t what,
+    llm_event_t *out)
+{
+    llm_int_t         rc;
+    llm_json_value_t  text;
+
+    rc = llm_resume_event(&f->rs, &f->a, ev, what, out);
+
+    if (rc != LLM_AGAIN) {
+        return rc;
+    }
+
+    check(f->a.dialect == &llm_dialect_anthropic && f->a.finished);
+    check(f->asked && f->answer.len == 0 && f->emitted == 0);
+    check(out->lines == 1 && !out->has_id && out->retry.len == 0);
+    check(llm_json_scan(&out->data, LLM_JSON_DEPTH_MAX, NULL, NULL, 0, NULL)
+          == LLM_OK);
+    check(f->a.dialect->text(&f->a, out, &text) == LLM_DECLINED);
+
+    rc = llm_resume_event(&f->rs, &f->a, ev, what, out);
+    check(rc == LLM_OK && out->data.data == ev->data.data);
+    check(!f->rs.possible);
+
+    return rc;
+}
+
+
 static llm_int_t
 fuzz_told(fuzz_t *f, const llm_event_t *ev, llm_uint_t what)
 {
@@ -220,13 +292,14 @@ fuzz_told(fuzz_t *f, const llm_event_t *ev, llm_uint_t what)
 
     (void) fuzz_text(f, ev, what, &f->answer);
 
-    rc = llm_resume_event(&f->rs, &f->a, ev, what, &out);
+    rc = fuzz_twice(f, ev, what, &out);
 
     switch (rc) {
 
     case LLM_OK:
         check(f->rs.joined);
-        check(!(what & (LLM_EV_HIDDEN|LLM_EV_MALFORMED)));
+        check(!(what & LLM_EV_MALFORMED));
+        check(!(what & LLM_EV_HIDDEN) || out.data.data == ev->data.data);
         f->emitted++;
 
         if (out.data.data == ev->data.data) {
@@ -243,6 +316,7 @@ fuzz_told(fuzz_t *f, const llm_event_t *ev, llm_uint_t what)
         break;
 
     case LLM_DONE:
+        check(!(what & LLM_EV_HIDDEN) || !f->rs.joined);
         break;
 
     case LLM_DECLINED:
