@@ -21,6 +21,10 @@ static ngx_int_t ngx_http_llm_answer_events(ngx_http_llm_attempt_t *a,
     u_char *pos, u_char *last);
 static ngx_int_t ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a,
     llm_event_t *ev);
+static ngx_int_t ngx_http_llm_answer_joined(ngx_http_llm_attempt_t *a,
+    llm_event_t *ev, llm_uint_t what);
+static ngx_int_t ngx_http_llm_answer_show(ngx_http_llm_attempt_t *a,
+    llm_event_t *ev, llm_uint_t what);
 static ngx_int_t ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a,
     u_char *pos, u_char *last);
 static ngx_int_t ngx_http_llm_answer_long_error(ngx_http_llm_attempt_t *a);
@@ -196,11 +200,8 @@ ngx_http_llm_answer_events(ngx_http_llm_attempt_t *a, u_char *pos,
 static ngx_int_t
 ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
 {
-    size_t                  size, data;
-    u_char                 *p;
     ngx_int_t               rc;
     llm_uint_t              what;
-    ngx_uint_t              flags;
     ngx_http_llm_flight_t  *f;
 
     f = a->flight;
@@ -249,21 +250,57 @@ ngx_http_llm_answer_event(ngx_http_llm_attempt_t *a, llm_event_t *ev)
 
     } else if (a->ctx->resume) {
 
-        rc = ngx_http_llm_resume_event(a, ev, what);
-
-        if (rc == NGX_DONE) {
-            return NGX_OK;
-        }
-
-        if (rc == NGX_DECLINED) {
-            a->error = "resume_failed";
-            return NGX_ERROR;
-        }
+        rc = ngx_http_llm_answer_joined(a, ev, what);
 
         if (rc != NGX_OK) {
-            return NGX_ERROR;
+            return rc == NGX_DONE ? NGX_OK : NGX_ERROR;
         }
     }
+
+    return ngx_http_llm_answer_show(a, ev, what);
+}
+
+
+/* of a stream that may be resumed, or is: NGX_OK, NGX_DONE: not to be shown */
+
+static ngx_int_t
+ngx_http_llm_answer_joined(ngx_http_llm_attempt_t *a, llm_event_t *ev,
+    llm_uint_t what)
+{
+    ngx_int_t    rc;
+    llm_event_t  extra;
+
+    rc = ngx_http_llm_resume_event(a, ev, what, &extra);
+
+    if (rc == NGX_AGAIN) {
+
+        /* one of ours has to go before it */
+
+        if (ngx_http_llm_answer_show(a, &extra, 0) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        rc = ngx_http_llm_resume_event(a, ev, what, &extra);
+    }
+
+    if (rc == NGX_DECLINED) {
+        a->error = "resume_failed";
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_llm_answer_show(ngx_http_llm_attempt_t *a, llm_event_t *ev,
+    llm_uint_t what)
+{
+    size_t                  size, data;
+    u_char                 *p;
+    ngx_uint_t              flags;
+    ngx_http_llm_flight_t  *f;
+
+    f = a->flight;
 
     size = llm_sse_write(NULL, ev, NULL);
 

@@ -683,7 +683,7 @@ void ngx_http_llm_resume_reset(ngx_http_llm_attempt_t *a, const char *error);
 void ngx_http_llm_resume_begin(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_resume_head(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_resume_event(ngx_http_llm_attempt_t *a,
-    llm_event_t *ev, ngx_uint_t what);
+    llm_event_t *ev, ngx_uint_t what, llm_event_t *extra);
 void ngx_http_llm_resume_body(ngx_http_llm_attempt_t *a, u_char *pos,
     u_char *last);
 void ngx_http_llm_resume_refused(ngx_http_llm_attempt_t *a);

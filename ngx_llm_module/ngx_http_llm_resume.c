@@ -290,13 +290,14 @@ ngx_http_llm_resume_tell(ngx_http_llm_flight_t *f)
 
 /*
  * An event of an answer that may break, or of one that is joined.  NGX_OK:
- * *ev is to be shown, NGX_DONE: it is not, NGX_DECLINED: it is the wrong
- * answer, NGX_ERROR.
+ * *ev is to be shown, NGX_AGAIN: *extra is, and then this is to be called again
+ * with the same, NGX_DONE: it is not, NGX_DECLINED: it is the wrong answer,
+ * NGX_ERROR.
  */
 
 ngx_int_t
 ngx_http_llm_resume_event(ngx_http_llm_attempt_t *a, llm_event_t *ev,
-    ngx_uint_t what)
+    ngx_uint_t what, llm_event_t *extra)
 {
     llm_int_t            rc;
     llm_event_t          out;
@@ -317,6 +318,9 @@ ngx_http_llm_resume_event(ngx_http_llm_attempt_t *a, llm_event_t *ev,
 
     if (rc == LLM_OK) {
         *ev = out;
+
+    } else if (rc == LLM_AGAIN) {
+        *extra = out;
     }
 
     if (rc == LLM_DECLINED) {

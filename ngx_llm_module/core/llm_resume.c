@@ -317,6 +317,12 @@ llm_resume_hold(llm_resume_t *rs, const llm_answer_t *a, llm_str_t *said)
         return LLM_DONE;
     }
 
+    /* begun anew, and then said otherwise: that much is no chance */
+
+    if (n < said->len && rs->held + n >= LLM_RESUME_ANEW) {
+        return LLM_DECLINED;
+    }
+
     if (llm_resume_grow(rs, &rs->shown, &rs->size, rs->len + said->len,
                         rs->len + rs->held + said->len)
         != LLM_OK)
