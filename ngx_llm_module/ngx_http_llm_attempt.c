@@ -18,6 +18,8 @@
 
 
 static ngx_int_t ngx_http_llm_attempt_create_request(ngx_http_request_t *r);
+static void ngx_http_llm_attempt_change(ngx_http_llm_attempt_t *a,
+    llm_change_t *change);
 static ngx_chain_t *ngx_http_llm_attempt_body(ngx_http_llm_attempt_t *a,
     off_t *length);
 static ngx_int_t ngx_http_llm_attempt_send(void *data, ngx_chain_t *in);
@@ -237,53 +239,65 @@ ngx_http_llm_attempt_create_request(ngx_http_request_t *r)
 }
 
 
-/* the client's body with what must change spliced in; no byte is copied */
+/* what this provider is to be told otherwise than the client wrote it */
 
-static ngx_chain_t *
-ngx_http_llm_attempt_body(ngx_http_llm_attempt_t *a, off_t *length)
+static void
+ngx_http_llm_attempt_change(ngx_http_llm_attempt_t *a, llm_change_t *change)
 {
-    size_t                 offset;
-    ngx_buf_t             *b;
     ngx_str_t              model;
-    ngx_uint_t             i;
-    llm_uint_t             n;
-    ngx_chain_t           *out, **ll, *cl;
-    llm_change_t           change;
-    llm_splice_t           splices[LLM_SPLICES];
     ngx_http_llm_ctx_t    *ctx;
     ngx_http_llm_price_t  *m;
-    struct {
-        u_char            *pos;
-        u_char            *last;
-    } piece[2 * LLM_SPLICES + 1];
 
     ctx = a->ctx;
 
-    change.model.len = a->target->model.len;
-    change.model.data = a->target->model.data;
-    change.max_output = 0;
+    ngx_memzero(change, sizeof(llm_change_t));
 
-    change.shown.len = 0;
+    change->model.len = a->target->model.len;
+    change->model.data = a->target->model.data;
 
     if (a->continues) {
-        change.shown = llm_resume_text(ctx->resume);
+        change->shown = llm_resume_text(ctx->resume);
     }
 
-    if (ctx->tried) {
+    if (a->target != &ctx->targets->target[ctx->order[0]]) {
 
         /* what the client asks of the first is not to break a stand-in */
 
         model = ngx_http_llm_target_model(ctx, a->target);
         m = ngx_http_llm_model_facts(a->provider, &model);
 
-        change.max_output = m ? m->max_output : 0;
+        change->max_output = m ? m->max_output : 0;
     }
 
-    change.ask_usage = ctx->rq.stream && !ctx->rq.usage_asked
-                       && a->provider->stream_usage
-                       && !a->provider->no_stream_options;
+    change->ask_usage = ctx->rq.stream && !ctx->rq.usage_asked
+                        && a->provider->stream_usage
+                        && !a->provider->no_stream_options;
 
-    a->asked_usage = change.ask_usage;
+    a->asked_usage = change->ask_usage;
+}
+
+
+/* the client's body with what must change spliced in; no byte is copied */
+
+static ngx_chain_t *
+ngx_http_llm_attempt_body(ngx_http_llm_attempt_t *a, off_t *length)
+{
+    size_t               offset;
+    ngx_buf_t           *b;
+    ngx_uint_t           i;
+    llm_uint_t           n;
+    ngx_chain_t         *out, **ll, *cl;
+    llm_change_t         change;
+    llm_splice_t         splices[LLM_SPLICES];
+    ngx_http_llm_ctx_t  *ctx;
+    struct {
+        u_char          *pos;
+        u_char          *last;
+    } piece[2 * LLM_SPLICES + 1];
+
+    ctx = a->ctx;
+
+    ngx_http_llm_attempt_change(a, &change);
 
     n = 0;
 

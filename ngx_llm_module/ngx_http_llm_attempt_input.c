@@ -2,8 +2,8 @@
 /*
  * Copyright (C) ngx_http_llm_module authors
  *
- * The bytes of a provider's answer: taken out of their HTTP framing and given to
- * ngx_http_llm_answer.c, and the valve.
+ * The bytes of a provider's answer: taken out of their HTTP framing and given
+ * to ngx_http_llm_answer.c, and the valve.
  *
  * ngx_http_upstream stops to read while u->busy_bufs is not empty and u->buffer
  * has no room.  A closed valve is a buffer of one byte there that nobody sends;

@@ -279,7 +279,7 @@ typedef struct {
     ngx_int_t                      request_id; /* index of the variable */
     ngx_resolver_t                *resolver;   /* http's; NULL: none */
     ngx_msec_t                     resolver_timeout;
-    unsigned                       used:1;     /* llm_adapter stands somewhere */
+    unsigned                       used:1;     /* by some llm_adapter */
 } ngx_http_llm_main_conf_t;
 
 
@@ -459,7 +459,7 @@ struct ngx_http_llm_attempt_s {
     ngx_http_posted_request_t      posted_request;
 
     const char                    *error;      /* class, static; NULL: none */
-    ngx_uint_t                     told;       /* LLM_FAIL_... of what it said */
+    ngx_uint_t                     told;       /* LLM_FAIL_..., by its words */
     llm_wait_t                     wait;       /* when to come back */
     ngx_msec_t                     first_at;   /* time of the first token */
     llm_str_t                      refusal;    /* with refused: its body */

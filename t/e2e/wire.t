@@ -340,8 +340,8 @@ for my $script (qw(http10 no_reason lf_only informational extensions trailers
 
 {
     my $r = told('empty');
-    is($r->status, 200, 'empty: status');
-    is($r->body, '', 'empty: body');
+    is($r->status, 502, 'empty: that is no answer');
+    like($r->body, qr/"code":"truncated"/, 'empty: it says so');
     ok($r->complete, 'empty: whole');
 
     $r = told('no_content');
