@@ -211,7 +211,11 @@ for my $part (1 .. 5) {
     note("resident: $rss[-1] KB");
 }
 
-cmp_ok($rss[-1] - $rss[1], '<', 4096,
+# what valgrind itself holds goes up and down by some MB
+
+my ($early) = sort { $b <=> $a } @rss[0 .. 2];
+
+cmp_ok($rss[-1] - $early, '<', 4096,
        "memory does not grow with requests: @rss KB");
 
 no_alerts($t, allow => [qr/open socket/]);
