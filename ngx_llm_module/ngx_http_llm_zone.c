@@ -60,7 +60,7 @@ static ngx_int_t ngx_http_llm_zone_cells(ngx_shm_zone_t *shm_zone,
     ngx_http_llm_zone_t *zone, ngx_http_llm_main_conf_t *lmcf);
 static void ngx_http_llm_zone_identity(ngx_http_llm_provider_t *p);
 static ngx_http_llm_cell_t *ngx_http_llm_zone_cell(ngx_http_llm_zone_t *zone,
-    char kind, ngx_str_t *name, ngx_str_t *model);
+    char kind, ngx_str_t *name, ngx_http_llm_target_t *target);
 
 
 char *
@@ -284,7 +284,7 @@ ngx_http_llm_zone_cells(ngx_shm_zone_t *shm_zone, ngx_http_llm_zone_t *zone,
             targets->target[k].cell =
                         ngx_http_llm_zone_cell(zone, 't',
                                          &targets->target[k].provider->name,
-                                         &targets->target[k].model);
+                                         &targets->target[k]);
 
             if (targets->target[k].cell == NULL) {
                 goto full;
@@ -341,7 +341,7 @@ ngx_http_llm_zone_identity(ngx_http_llm_provider_t *p)
 
 static ngx_http_llm_cell_t *
 ngx_http_llm_zone_cell(ngx_http_llm_zone_t *zone, char kind, ngx_str_t *name,
-    ngx_str_t *model)
+    ngx_http_llm_target_t *target)
 {
     uint64_t              key;
     ngx_uint_t            i;
@@ -349,8 +349,12 @@ ngx_http_llm_zone_cell(ngx_http_llm_zone_t *zone, char kind, ngx_str_t *name,
 
     key = llm_digest(name->data, name->len, kind);
 
-    if (model) {
-        key = llm_digest(model->data, model->len, key);
+    if (target) {
+
+        /* that of a provider which has become another one is another one */
+
+        key = llm_digest(target->model.data, target->model.len,
+                         key ^ target->provider->cell->identity);
     }
 
     if (key == 0) {
