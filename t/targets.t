@@ -521,3 +521,119 @@ llm_adapter_provider here { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_1/v1
 server { listen 127.0.0.1:$TEST_NGINX_RAND_PORT_1; location /v1/ { return 204; } }
 --- location
 location /v1/ { llm_adapter here; }
+
+
+
+=== llm_adapter_retry: attempts twice
+--- llm
+llm_adapter_retry attempts=3 attempts=5;
+--- refused: invalid parameter "attempts=5" in llm.conf:1
+
+
+
+=== llm_adapter_retry: the same attempts twice
+--- llm
+llm_adapter_retry attempts=3 attempts=3;
+--- refused: invalid parameter "attempts=3" in llm.conf:1
+
+
+
+=== llm_adapter_retry: a back-off twice
+--- llm
+llm_adapter_retry backoff=1s..2s budget=10% backoff=2s..3s;
+--- refused: invalid parameter "backoff=2s..3s" in llm.conf:1
+
+
+
+=== llm_adapter_retry: a budget twice
+--- llm
+llm_adapter_retry budget=10% budget=20%;
+--- refused: invalid parameter "budget=20%" in llm.conf:1
+
+
+
+=== llm_adapter_retry: resume twice
+--- llm
+llm_adapter_retry resume=on resume=off;
+--- refused: invalid parameter "resume=off" in llm.conf:1
+
+
+
+=== breaker: failures twice
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1; dialect openai;
+    breaker failures=3 failures=9;
+}
+--- refused: invalid "breaker" parameter "failures=9" in llm.conf:3
+
+
+
+=== breaker: a window twice
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1; dialect openai;
+    breaker window=1s open=1s window=2s;
+}
+--- refused: invalid "breaker" parameter "window=2s" in llm.conf:3
+
+
+
+=== breaker: an open time twice
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1; dialect openai;
+    breaker open=1s open=1s;
+}
+--- refused: invalid "breaker" parameter "open=1s" in llm.conf:3
+
+
+
+=== health: an interval twice
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1; dialect openai;
+    health interval=5s interval=1s;
+}
+--- refused: invalid "health" parameter "interval=1s" in llm.conf:3
+
+
+
+=== health: fails twice
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1; dialect openai;
+    health fails=2 interval=5s fails=3;
+}
+--- refused: invalid "health" parameter "fails=3" in llm.conf:3
+
+
+
+=== health: passes twice
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1; dialect openai;
+    health passes=2 passes=3;
+}
+--- refused: invalid "health" parameter "passes=3" in llm.conf:3
+
+
+
+=== health: a uri twice
+--- llm
+llm_adapter_provider p {
+    endpoint http://127.0.0.1:1; dialect openai;
+    health uri=/a uri=/b;
+}
+--- refused: invalid "health" parameter "uri=/b" in llm.conf:3
+
+
+
+=== each parameter once, and again in another place
+--- llm
+llm_adapter_provider p { endpoint http://127.0.0.1:1; dialect openai; breaker open=1s failures=3 window=2s; }
+llm_adapter_provider q { endpoint http://127.0.0.1:2; dialect openai; breaker open=1s; }
+llm_adapter_retry budget=10% attempts=3 backoff=1s..2s;
+--- location
+location /v1/ { llm_adapter p; llm_adapter_retry attempts=3 resume=on; }
+location /w/ { llm_adapter q; llm_adapter_retry attempts=5; }
