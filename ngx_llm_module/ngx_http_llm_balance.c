@@ -36,21 +36,11 @@ static void ngx_http_llm_balance_pin(ngx_http_llm_ctx_t *ctx);
 ngx_int_t
 ngx_http_llm_balance_init(ngx_conf_t *cf, ngx_http_llm_targets_t *targets)
 {
-    ngx_uint_t                i;
-    ngx_http_llm_provider_t  *p, *first;
-
-    first = targets->target[0].provider;
+    ngx_uint_t  i;
 
     for (i = 1; i < targets->n; i++) {
-
-        p = targets->target[i].provider;
-
-        if (p != first
-            && (p->account.len == 0
-                || p->account.len != first->account.len
-                || ngx_strncmp(p->account.data, first->account.data,
-                               p->account.len)
-                   != 0))
+        if (!ngx_http_llm_same_account(targets->target[i].provider,
+                                       targets->target[0].provider))
         {
             targets->mixed = 1;
         }
@@ -159,7 +149,7 @@ ngx_http_llm_balance(ngx_http_llm_ctx_t *ctx)
     prefix = 0;
     turn = 0;
 
-    if (targets->balance == NGX_HTTP_LLM_BALANCE_HASH) {
+    if (targets->balance == NGX_HTTP_LLM_BALANCE_HASH && targets->n > 1) {
         prefix = ctx->dialect->prefix(&ctx->rq);
 
     } else if (targets->balance == NGX_HTTP_LLM_BALANCE_WEIGHT) {
@@ -254,7 +244,7 @@ ngx_http_llm_balance_pin(ngx_http_llm_ctx_t *ctx)
     uint64_t                   digest[LLM_BOUND_MAX];
     ngx_uint_t                 i, k, n;
     ngx_http_llm_target_t     *target;
-    ngx_http_llm_provider_t   *p, *other;
+    ngx_http_llm_provider_t   *p;
     ngx_http_llm_main_conf_t  *lmcf;
 
     n = ctx->dialect->bound(&ctx->rq, digest, LLM_BOUND_MAX);
@@ -276,14 +266,8 @@ ngx_http_llm_balance_pin(ngx_http_llm_ctx_t *ctx)
 
         for (k = 0; k < ctx->norder; k++) {
 
-            other = target[ctx->order[k]].provider;
-
-            if (other == p
-                || (p->account.len
-                    && p->account.len == other->account.len
-                    && ngx_strncmp(p->account.data, other->account.data,
-                                   p->account.len)
-                       == 0))
+            if (ngx_http_llm_same_account(p,
+                                          target[ctx->order[k]].provider))
             {
                 ctx->pinned = p;
                 return;
@@ -341,6 +325,21 @@ ngx_http_llm_balance_scouted(ngx_http_llm_cell_t *cell)
     until = cell->scout;
 
     return until && (ngx_msec_int_t) (until - ngx_current_msec) > 0;
+}
+
+
+/* does one know the state that the other keeps? */
+
+ngx_uint_t
+ngx_http_llm_same_account(ngx_http_llm_provider_t *p,
+    ngx_http_llm_provider_t *other)
+{
+    return p == other
+           || (p->account.len
+               && p->account.len == other->account.len
+               && ngx_strncmp(p->account.data, other->account.data,
+                              p->account.len)
+                  == 0);
 }
 
 

@@ -58,6 +58,7 @@ static ngx_int_t ngx_http_llm_breaker_enter(ngx_http_llm_cell_t *cell,
 static void ngx_http_llm_breaker_trip(ngx_http_llm_attempt_t *a,
     ngx_http_llm_cell_t *cell, ngx_atomic_uint_t *probe, const char *why);
 static ngx_uint_t ngx_http_llm_breaker_blameless(ngx_http_llm_attempt_t *a);
+static ngx_uint_t ngx_http_llm_breaker_blamed(ngx_http_llm_attempt_t *a);
 static ngx_uint_t ngx_http_llm_breaker_sure(ngx_http_llm_attempt_t *a);
 static ngx_uint_t ngx_http_llm_breaker_lately(ngx_http_llm_provider_t *p);
 static void ngx_http_llm_breaker_close(ngx_http_llm_attempt_t *a,
@@ -374,7 +375,7 @@ ngx_http_llm_breaker_bad(ngx_http_llm_attempt_t *a, ngx_uint_t failure)
                                       "has failed again");
 
         } else if (p->cell->breaker == 0
-                   && ctx->again == 0
+                   && !ngx_http_llm_breaker_blamed(a)
                    && ngx_http_llm_breaker_count(p, 1, calls, share))
         {
             ngx_http_llm_breaker_trip(a, p->cell, &ctx->probe[0],
@@ -406,6 +407,32 @@ ngx_http_llm_breaker_sure(ngx_http_llm_attempt_t *a)
     return (status != NGX_HTTP_FORBIDDEN && status != 402)
            || a->ctx->probe[0]
            || !ngx_http_llm_breaker_lately(a->provider);
+}
+
+
+/* has a failure of this request been counted at this provider?  Now it has */
+
+static ngx_uint_t
+ngx_http_llm_breaker_blamed(ngx_http_llm_attempt_t *a)
+{
+    ngx_uint_t               i;
+    ngx_http_llm_ctx_t      *ctx;
+    ngx_http_llm_targets_t  *targets;
+
+    ctx = a->ctx;
+    targets = ctx->targets;
+
+    for (i = 0; i < targets->n; i++) {
+        if ((ctx->blamed & (1 << i))
+            && targets->target[i].provider == a->provider)
+        {
+            return 1;
+        }
+    }
+
+    ctx->blamed |= 1 << (a->target - targets->target);
+
+    return 0;
 }
 
 

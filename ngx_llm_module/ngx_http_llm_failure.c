@@ -138,24 +138,36 @@ ngx_http_llm_failure(const char *error)
 }
 
 
+/* how it is told */
+
+void
+ngx_http_llm_failure_error(const char *error, llm_error_t *err)
+{
+    ngx_http_llm_failure_t  *fail;
+
+    fail = ngx_http_llm_failure(error);
+
+    err->status = fail->status;
+    err->code = error;
+    err->param = NULL;
+    err->message.len = fail->message.len;
+    err->message.data = fail->message.data;
+}
+
+
 /* the flight ends without being whole; readers will tell it */
 
 void
 ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
     const char *error)
 {
-    ngx_http_llm_failure_t  *fail;
-
-    fail = ngx_http_llm_failure(error);
-
     ctx->error = error;
 
-    f->error.status = f->answer.failed && f->answer.status
-                      ? f->answer.status : fail->status;
-    f->error.code = error;
-    f->error.param = NULL;
-    f->error.message.len = fail->message.len;
-    f->error.message.data = fail->message.data;
+    ngx_http_llm_failure_error(error, &f->error);
+
+    if (f->answer.failed && f->answer.status) {
+        f->error.status = f->answer.status;
+    }
 
     if (f->words.len) {
         f->error.message = f->words;
@@ -197,44 +209,26 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
     }
 
     if (f->released && !ngx_http_llm_resume_may(a, failure)) {
-
         ngx_http_llm_breaker_bad(a, failure);
 
-        if (f->last_event.len && ngx_http_llm_resume_tell(f) == NGX_OK) {
-            ctx->error = "upstream_error";
-            return;
-        }
-
-        if (ctx->broke) {
-            error = ctx->broke;
-
-        } else if (ngx_http_llm_answer_private(a)) {
-            error = ngx_http_llm_answer_refusal(f, failure);
-        }
-
-        ngx_http_llm_fail(f, ctx, error);
+    } else if (ngx_http_llm_retry(a, failure, error) == NGX_OK) {
         return;
     }
 
-    if (ngx_http_llm_retry(a, failure, error) == NGX_OK) {
+    if (f->last_event.len && ngx_http_llm_resume_tell(f) == NGX_OK) {
+        ctx->error = "upstream_error";
         return;
     }
 
-    if (f->released) {
+    if (ctx->broke) {
+        error = ctx->broke;
 
-        if (f->last_event.len && ngx_http_llm_resume_tell(f) == NGX_OK) {
-            ctx->error = "upstream_error";
-            return;
-        }
-
-        ngx_http_llm_fail(f, ctx, ctx->broke ? ctx->broke : error);
-        return;
-    }
-
-    if (ngx_http_llm_answer_private(a)) {
+    } else if (ngx_http_llm_answer_private(a)) {
         error = ngx_http_llm_answer_refusal(f, failure);
 
-    } else if (ctx->pinned && !a->head && failure != LLM_FAIL_NONE) {
+    } else if (ctx->pinned && !f->released && !a->head
+               && failure != LLM_FAIL_NONE)
+    {
         error = "pinned_unavailable";
         ctx->wait = 1000;
     }

@@ -507,6 +507,8 @@ struct ngx_http_llm_ctx_s {
     uint8_t                        order[NGX_HTTP_LLM_TARGETS_MAX];
     ngx_uint_t                     norder;     /* targets that may serve it */
     uint32_t                       tried;      /* bits, by place in targets */
+    uint32_t                       blamed;     /* the same: of this request a
+                                                  failure was counted there */
     uint64_t                       need_context;   /* more than this, tokens */
     ngx_http_llm_provider_t       *pinned;     /* keeps state it refers to */
     ngx_atomic_uint_t              probe[2];   /* it is the probe of ... */
@@ -639,6 +641,8 @@ ngx_http_llm_route_t *ngx_http_llm_route_find(ngx_http_llm_main_conf_t *lmcf,
 ngx_int_t ngx_http_llm_balance_init(ngx_conf_t *cf,
     ngx_http_llm_targets_t *targets);
 void ngx_http_llm_balance(ngx_http_llm_ctx_t *ctx);
+ngx_uint_t ngx_http_llm_same_account(ngx_http_llm_provider_t *p,
+    ngx_http_llm_provider_t *other);
 ngx_str_t ngx_http_llm_target_model(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_target_t *target);
 ngx_http_llm_price_t *ngx_http_llm_model_facts(ngx_http_llm_provider_t *p,
@@ -751,6 +755,12 @@ ngx_int_t ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_answer_feed(ngx_http_llm_attempt_t *a, u_char *pos,
     u_char *last);
 void ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_answer_release(ngx_http_llm_attempt_t *a);
+
+/* ngx_http_llm_answer_plain.c: the same of what is no stream */
+ngx_int_t ngx_http_llm_answer_plain(ngx_http_llm_attempt_t *a, u_char *pos,
+    u_char *last);
+void ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a);
 ngx_int_t ngx_http_llm_answer_gather(ngx_http_llm_flight_t *f,
     ngx_pool_t *pool, llm_str_t *out);
 
@@ -761,6 +771,7 @@ ngx_uint_t ngx_http_llm_answer_private(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error);
 void ngx_http_llm_answer_words(ngx_http_llm_flight_t *f, llm_str_t *body);
 void ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_failure_error(const char *error, llm_error_t *err);
 void ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
     const char *error);
 

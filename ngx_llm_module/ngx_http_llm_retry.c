@@ -29,6 +29,7 @@
 #define NGX_HTTP_LLM_SDK_WAIT     60000        /* ms; SDKs wait no longer */
 
 
+static const char *ngx_http_llm_retry_closed(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_retry_choose(ngx_http_llm_ctx_t *ctx);
 static ngx_uint_t ngx_http_llm_retry_may(ngx_http_llm_ctx_t *ctx,
     ngx_uint_t k);
@@ -61,22 +62,20 @@ ngx_http_llm_retry_first(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 
     ctx->wait = ngx_http_llm_retry_when(ctx);
 
-    err->status = NGX_HTTP_SERVICE_UNAVAILABLE;
+    ctx->error = ngx_http_llm_retry_closed(ctx);
 
-    if (ctx->pinned) {
-        ctx->error = "pinned_unavailable";
-        llm_str_set(&err->message, "the provider that keeps this "
-                                   "conversation is not available now");
-
-    } else {
-        ctx->error = "breaker_open";
-        llm_str_set(&err->message, "no provider of this model is available "
-                                   "now");
-    }
-
-    err->code = ctx->error;
+    ngx_http_llm_failure_error(ctx->error, err);
 
     return NGX_DECLINED;
+}
+
+
+/* nobody may be called: what is that? */
+
+static const char *
+ngx_http_llm_retry_closed(ngx_http_llm_ctx_t *ctx)
+{
+    return ctx->pinned ? "pinned_unavailable" : "breaker_open";
 }
 
 
@@ -122,24 +121,18 @@ ngx_http_llm_retry_choose(ngx_http_llm_ctx_t *ctx)
 static ngx_uint_t
 ngx_http_llm_retry_may(ngx_http_llm_ctx_t *ctx, ngx_uint_t k)
 {
-    ngx_str_t                 model;
-    ngx_http_llm_price_t     *m;
-    ngx_http_llm_target_t    *target;
-    ngx_http_llm_provider_t  *p;
+    ngx_str_t               model;
+    ngx_http_llm_price_t   *m;
+    ngx_http_llm_target_t  *target;
 
     if (ctx->tried & (1 << k)) {
         return 0;
     }
 
     target = &ctx->targets->target[k];
-    p = ctx->pinned;
 
-    if (p && p != target->provider
-        && (p->account.len == 0
-            || p->account.len != target->provider->account.len
-            || ngx_strncmp(p->account.data, target->provider->account.data,
-                           p->account.len)
-               != 0))
+    if (ctx->pinned
+        && !ngx_http_llm_same_account(ctx->pinned, target->provider))
     {
         return 0;
     }
@@ -468,8 +461,10 @@ ngx_http_llm_retry_backoff(ngx_event_t *ev)
         if (ngx_http_llm_retry_choose(ctx) != NGX_OK) {
             ctx->tried = 0;
             ctx->wait = ngx_http_llm_retry_when(ctx);
+            ctx->spent = ctx->tries > 1;
             ngx_http_llm_fail(ctx->flight, ctx,
-                              ctx->broke ? ctx->broke : "breaker_open");
+                              ctx->broke ? ctx->broke
+                                         : ngx_http_llm_retry_closed(ctx));
 
             goto done;
         }

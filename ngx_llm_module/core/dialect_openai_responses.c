@@ -119,11 +119,16 @@ openai_responses_event(llm_answer_t *a, openai_answer_t *d,
         return LLM_OK;
     }
 
+    rc = openai_responses_facts(a, d, ev, v, what);
+
+    /* an error is the last event: one that is not shown leaves its number to
+     * what is told instead */
+
     if (llm_json_uint(&v[OPENAI_E_SEQUENCE], &n) == LLM_OK) {
-        d->sequence = n + 1;
+        d->sequence = (*what & LLM_EV_ERROR) ? n : n + 1;
     }
 
-    return openai_responses_facts(a, d, ev, v, what);
+    return rc;
 }
 
 

@@ -106,6 +106,9 @@ my $canned_port = canned_provider(
         ("big-$_" => http_answer($_, $error . 'x' x $BIG . '"}'),
          "huge-$_" => http_answer($_, $error . 'x' x 2_000_000 . '"}'));
     } 401, 500, 503, 429),
+    'big-200' => http_answer(200,
+        qq({"error":{"message":"Incorrect key $CANARY","type":"x",)
+        . '"code":"invalid_api_key"},"pad":"' . 'x' x $BIG . '"}'),
     'empty-length' => http_answer(200, ''),
     'empty-close' => http_answer(200, '', ''),
     'empty-chunked' => http_answer(200, "0\r\n\r\n",
@@ -136,7 +139,7 @@ my %PROVIDER = (
     (map { ("mid$_" => "A $keyed $five") } 0 .. 4),
     (map { ("theirs$_" => "A key client; $two") } 0 .. 4),
     big => "CANNED $keyed breaker off;",
-    (map { ("alone$_" => "CANNED $keyed $two") } 0 .. 3),
+    (map { ("alone$_" => "CANNED $keyed $two") } 0 .. 4),
     (map { ("empty$_" => "CANNED $two") } 0 .. 3),
     bearer => "A key none; header Authorization 'Bearer $CANARY'; breaker off;",
     apikey => "A key none; header x-api-key $CANARY; breaker off;",
@@ -176,6 +179,7 @@ my $g = Targets->new(
     llm_adapter_model alone-503 alone1:big-503;
     llm_adapter_model alone-401 alone2:big-401;
     llm_adapter_model alone-huge alone3:huge-500;
+    llm_adapter_model alone-200 alone4:big-200;
     llm_adapter_model empty-length empty0:empty-length b:m-b;
     llm_adapter_model empty-close empty1:empty-close b:m-b;
     llm_adapter_model empty-chunked empty2:empty-chunked b:m-b;
@@ -310,6 +314,11 @@ for my $model (qw(alone-500 alone-503 alone-huge)) {
                      should => 'false' }, 'a long 401: ours');
     never_shown($x, 'a long 401');
     is(state_of('alone2'), 'open', 'a long 401: opens');
+
+    $x = $g->try('chat', model => 'alone-200');
+    is_outcome($x, { status => 502, code => 'provider_auth', attempts => 1 },
+               'a long error within a 200: ours');
+    never_shown($x, 'a long error within a 200');
 }
 
 

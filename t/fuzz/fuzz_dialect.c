@@ -25,21 +25,10 @@
 #include <jansson.h>
 
 #include "llm.h"
+#include "mem.h"
 
 
 #define FUZZ_MAX  1000
-
-#define check(good)  if (!(good)) { __builtin_trap(); }
-
-
-typedef struct {
-    llm_mem_t              mem;
-    void                  *p[512];     /* a pool's: freed at the end */
-    size_t                 n;
-    size_t                 calls;
-    size_t                 fail;
-    size_t                 live;
-} fuzz_mem_t;
 
 
 typedef struct {
@@ -52,37 +41,6 @@ typedef struct {
 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-
-static void *
-fuzz_alloc(void *ctx, size_t size)
-{
-    void        *p;
-    fuzz_mem_t  *m = ctx;
-
-    if (++m->calls == m->fail) {
-        return NULL;
-    }
-
-    p = malloc(size);
-    check(p != NULL);
-
-    m->live++;
-
-    return p;
-}
-
-
-static void
-fuzz_free(void *ctx, void *p)
-{
-    fuzz_mem_t  *m = ctx;
-
-    if (p) {
-        m->live--;
-        free(p);
-    }
-}
 
 
 static void *

@@ -28,19 +28,10 @@
 #include <string.h>
 
 #include "llm.h"
+#include "mem.h"
 
 
 #define ANEW  16                       /* what can be told apart */
-
-#define check(good)  if (!(good)) { __builtin_trap(); }
-
-
-typedef struct {
-    llm_mem_t              mem;
-    size_t                 calls;
-    size_t                 fail;
-    size_t                 live;
-} fuzz_mem_t;
 
 
 typedef struct {
@@ -65,35 +56,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 
 static void fuzz_joined(const fuzz_t *f);
-
-
-static void *
-fuzz_alloc(void *ctx, size_t size)
-{
-    void        *p;
-    fuzz_mem_t  *m = ctx;
-
-    if (++m->calls == m->fail) {
-        return NULL;
-    }
-
-    p = malloc(size);
-    check(p != NULL);
-
-    m->live++;
-
-    return p;
-}
-
-
-static void
-fuzz_free(void *ctx, void *p)
-{
-    fuzz_mem_t  *m = ctx;
-
-    m->live--;
-    free(p);
-}
 
 
 static void

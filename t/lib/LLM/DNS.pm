@@ -22,7 +22,7 @@ use File::Temp ();
 use IO::Socket::INET ();
 use Socket qw(AF_INET AF_INET6 inet_aton inet_pton);
 
-use LLM::Process qw(spawn reap);
+use LLM::Process qw(spawn end_child);
 use LLM::Util qw(slurp spew repo_root);
 
 my %RCODE = (SERVFAIL => 2, NXDOMAIN => 3, REFUSED => 5);
@@ -90,19 +90,7 @@ sub _write {
 }
 
 
-sub stop {
-    my ($self) = @_;
-
-    my $pid = delete $self->{pid} or return;
-    return if $self->{owner} != $$;
-
-    local $?;
-    kill TERM => $pid;
-    return if defined reap($pid, 3);
-
-    kill KILL => $pid;
-    reap($pid, 3);
-}
+sub stop { end_child($_[0]) }
 
 sub DESTROY { $_[0]->stop }
 

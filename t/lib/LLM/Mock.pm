@@ -16,7 +16,7 @@ use warnings;
 use IO::Select ();
 
 use LLM::H1 ();
-use LLM::Process qw(spawn reap);
+use LLM::Process qw(spawn end_child);
 use LLM::Util qw(now wait_for repo_root);
 
 
@@ -124,19 +124,7 @@ sub wait_stat {
 }
 
 
-sub stop {
-    my ($self) = @_;
-
-    my $pid = delete $self->{pid} or return;
-    return if $self->{owner} != $$;
-
-    local $?;
-    kill TERM => $pid;
-    return if defined reap($pid, 3);
-
-    kill KILL => $pid;
-    reap($pid, 3);
-}
+sub stop { end_child($_[0]) }
 
 
 sub DESTROY { $_[0]->stop }

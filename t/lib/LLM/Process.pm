@@ -11,7 +11,7 @@ use POSIX qw(WNOHANG);
 
 use LLM::Util qw(slurp wait_for);
 
-our @EXPORT_OK = qw(spawn reap alive children cmdline rss_kb which);
+our @EXPORT_OK = qw(spawn reap end_child alive children cmdline rss_kb which);
 
 
 # Starts a command and returns its pid.  %o: stdout, stderr: files or handles
@@ -137,6 +137,24 @@ sub which {
     }
 
     die "$name: program not found\n";
+}
+
+
+# Ends the child {pid} of an object whose process {owner} started it; in a
+# forked copy of the test it does nothing.
+
+sub end_child {
+    my ($self) = @_;
+
+    my $pid = delete $self->{pid} or return;
+    return if $self->{owner} != $$;
+
+    local $?;
+    kill TERM => $pid;
+    return if defined reap($pid, 3);
+
+    kill KILL => $pid;
+    reap($pid, 3);
 }
 
 
