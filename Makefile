@@ -23,7 +23,8 @@ NGINX_OBJ = $(BUILD)/nginx
 CFLAGS_MODULE = -g -O2 -fstack-protector-strong -Wformat \
 	-Werror=format-security -fPIC
 
-SOURCES = $(wildcard ngx_llm_module/*.[ch] ngx_llm_module/core/*.[ch])
+SOURCES = $(wildcard ngx_llm_module/*.[ch] ngx_llm_module/core/*.[ch] \
+	ngx_llm_module/store/*.[ch])
 
 # tests whose subject is the module in nginx
 JOBS ?= 2

@@ -31,7 +31,8 @@ conf=./configure
 [ -x "$src/configure" ] || conf=auto/configure
 
 stamp="$src $cflags ${CC:-cc} $(cd "$top" && cat config && \
-       ls ngx_llm_module/*.[ch] ngx_llm_module/core/*.[ch])"
+       ls ngx_llm_module/*.[ch] ngx_llm_module/core/*.[ch] \
+       ngx_llm_module/store/*.[ch])"
 
 if [ ! -f "$obj/Makefile" ] || [ "$(cat "$obj/stamp" 2>/dev/null)" != "$stamp" ]
 then

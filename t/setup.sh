@@ -24,6 +24,7 @@ need gcc have gcc
 need make have make
 need libc6-dev header stdio.h
 need libssl-dev header openssl/ssl.h
+need liblmdb-dev header lmdb.h
 need libpcre2-dev header pcre2.h
 need zlib1g-dev header zlib.h
 

@@ -158,7 +158,9 @@ const llm_dialect_t  llm_dialect_anthropic = {
     anthropic_model,
 
     llm_string("x-api-key"),
-    llm_null_string
+    llm_null_string,
+
+    &anthropic_caching
 };
 
 

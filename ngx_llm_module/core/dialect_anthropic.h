@@ -102,4 +102,14 @@ void anthropic_bind_container(llm_answer_t *a,
 void anthropic_bind_block(llm_answer_t *a, const llm_json_value_t *block);
 
 
+/* dialect_anthropic_cache.c */
+extern const llm_caching_t  anthropic_caching;
+
+/* dialect_anthropic_fold.c */
+llm_int_t anthropic_fold(const llm_endpoint_t *ep, const llm_str_t *text,
+    const llm_mem_t *mem, llm_str_t *out);
+llm_int_t anthropic_unfold(const llm_endpoint_t *ep, const llm_str_t *text,
+    llm_uint_t usage, const llm_mem_t *mem, llm_str_t *out);
+
+
 #endif /* _DIALECT_ANTHROPIC_H_INCLUDED_ */

@@ -203,7 +203,9 @@ const llm_dialect_t  llm_dialect_openai = {
     openai_model,
 
     llm_string("Authorization"),
-    llm_string("Bearer ")
+    llm_string("Bearer "),
+
+    &openai_caching
 };
 
 

@@ -108,4 +108,19 @@ void openai_bind_response(llm_answer_t *a, const llm_json_value_t *response);
 void openai_bind_item(llm_answer_t *a, const llm_json_value_t *item);
 
 
+/* dialect_openai_cache.c */
+extern const llm_caching_t  openai_caching;
+
+/* dialect_openai_fold.c, _unfold.c: chat and completions;
+ * dialect_openai_responses_fold.c */
+llm_int_t openai_fold(const llm_endpoint_t *ep, const llm_str_t *text,
+    const llm_mem_t *mem, llm_str_t *out);
+llm_int_t openai_unfold(const llm_endpoint_t *ep, const llm_str_t *text,
+    llm_uint_t usage, const llm_mem_t *mem, llm_str_t *out);
+llm_int_t openai_responses_fold(const llm_str_t *text, const llm_mem_t *mem,
+    llm_str_t *out);
+llm_int_t openai_responses_unfold(const llm_str_t *text,
+    const llm_mem_t *mem, llm_str_t *out);
+
+
 #endif /* _DIALECT_OPENAI_H_INCLUDED_ */

@@ -232,6 +232,7 @@ size_t llm_sse_write(u_char *dst, const llm_event_t *ev, size_t *data);
 typedef struct llm_dialect_s   llm_dialect_t;
 typedef struct llm_request_s   llm_request_t;
 typedef struct llm_answer_s    llm_answer_t;
+typedef struct llm_caching_s   llm_caching_t;
 
 
 /* an error of ours, to be told in the client's dialect */
@@ -508,7 +509,87 @@ struct llm_dialect_s {
      * the key ("Bearer ") */
     llm_str_t              key_header;
     llm_str_t              key_prefix;
+
+    /* for the cache, see below */
+    const llm_caching_t   *caching;
 };
+
+
+/* ------------------------------------ what a cache asks: dialect_*_cache.c */
+
+/* what a request is to a cache; a bit mask */
+
+#define LLM_CACHE_STATEFUL  0x01       /* it uses or leaves state at the
+                                          provider, or has it run a tool */
+#define LLM_CACHE_VARIETY   0x02       /* it asks for variety itself:
+                                          temperature > 0 or top_p < 1 given,
+                                          more than one choice */
+#define LLM_CACHE_FIXED     0x04       /* temperature 0 given, or an endpoint
+                                          that does not sample */
+
+#define LLM_USERS  3
+
+
+struct llm_caching_s {
+
+    /* LLM_CACHE_...; rq was parsed */
+    llm_uint_t           (*kind)(const llm_request_t *rq);
+
+    /* for whom the request is made: strings, in a fixed order, those not
+     * given LLM_JSON_ABSENT.  Their number, 0: nobody is named. */
+    llm_uint_t           (*users)(const llm_request_t *rq,
+                               llm_json_value_t users[LLM_USERS]);
+
+    /* names of top-level members that do not change the answer and that the
+     * answer does not carry; ended by len 0 */
+    const llm_str_t     *(*unkeyed)(const llm_endpoint_t *ep);
+
+    /*
+     * Of an answer that is whole: NULL if it may be kept, else why not, a
+     * static word: "filtered", "truncated" (its limit cut it), "unfinished"
+     * (no finish reason, or one that is not known to be good), "failed".
+     */
+    const char          *(*unfit)(const llm_answer_t *a);
+
+    /*
+     * A stream as one plain answer: text is its events as llm_sse_write()
+     * wrote them, hidden ones too, to the terminal one.  LLM_OK: *out, from
+     * mem, says the same; LLM_DECLINED: something in it can't be said so (an
+     * unknown member that changes, an event not known); LLM_ERROR: memory.
+     */
+    llm_int_t            (*fold)(const llm_endpoint_t *ep,
+                               const llm_str_t *text, const llm_mem_t *mem,
+                               llm_str_t *out);
+
+    /*
+     * The reverse: a plain answer as a stream of several events, the terminal
+     * one too.  With usage the events that tell it, where the endpoint lets
+     * the client choose.  LLM_DECLINED: it has members that no event carries.
+     */
+    llm_int_t            (*unfold)(const llm_endpoint_t *ep,
+                               const llm_str_t *text, llm_uint_t usage,
+                               const llm_mem_t *mem, llm_str_t *out);
+};
+
+
+/*
+ * The canonical form of a valid JSON text: of every object the members in the
+ * order of their names' bytes as written (of equal names as they stood), no
+ * insignificant whitespace, all else as it is written.  It is one to one but
+ * for that.  Members of the top-level object that skip names (ended by len 0;
+ * NULL: none; met escaped or not) are left out.  dst has room for json->len
+ * bytes, mem is for the time of the call (free, if it has one, is called).
+ * LLM_OK; LLM_ERROR: no memory.
+ */
+llm_int_t llm_canonical(const llm_str_t *json, const llm_str_t *skip,
+    const llm_mem_t *mem, u_char *dst, size_t *len);
+
+/*
+ * Gives a stored answer (events or plain JSON) ids of its own, in place: of
+ * the same form and length, equal ones stay equal, seed decides.  Ids that
+ * are a provider's state (containers, files, reasoning) stay.
+ */
+void llm_fresh_ids(u_char *text, size_t len, uint64_t seed);
 
 
 /* --------------------------------- a broken stream resumed: llm_resume.c */
