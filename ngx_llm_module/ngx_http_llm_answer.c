@@ -331,6 +331,7 @@ ngx_http_llm_answer_show(ngx_http_llm_attempt_t *a, llm_event_t *ev,
 
         ngx_http_llm_answer_bind(a);
         f->ended = 1;
+        ngx_http_llm_keep_end(a);
     }
 
     return NGX_OK;
@@ -507,6 +508,7 @@ ngx_http_llm_answer_end_stream(ngx_http_llm_attempt_t *a)
 
         f->end_marker = 1;
         f->ended = 1;
+        ngx_http_llm_keep_end(a);
         ngx_http_llm_answer_release(a);
         return;
     }
