@@ -433,7 +433,9 @@ ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a)
         ngx_http_llm_breaker_bad(a, a->told);
     }
 
-    if (f->ended && !f->failed && f->status < NGX_HTTP_BAD_REQUEST) {
+    if (f->ended && !f->failed && f->status < NGX_HTTP_BAD_REQUEST
+        && ngx_http_llm_cache_status(a->ctx) != NGX_HTTP_LLM_CACHE_STALE)
+    {
         ngx_http_llm_answer_learn(a);
     }
 

@@ -317,6 +317,10 @@ ngx_http_llm_cache_await(ngx_http_llm_ctx_t *ctx)
 
     ctx->cache->waited = 1;
 
+    /* it may still be that of the phases */
+
+    ctx->request->write_event_handler = ngx_http_request_empty_handler;
+
     ngx_add_timer(ev, 1);
 
     return NGX_OK;
