@@ -325,6 +325,10 @@ ngx_http_llm_answer_show(ngx_http_llm_attempt_t *a, llm_event_t *ev,
         f->told = 1;
         f->ended = 1;
 
+        if (f->keep) {
+            ngx_http_llm_keep_give_up(a->ctx, "failed");
+        }
+
     } else if (what & LLM_EV_TERMINAL) {
 
         /* the next turn may come before the end of the HTTP message */

@@ -206,11 +206,24 @@ ngx_http_llm_keep_end(ngx_http_llm_attempt_t *a)
     }
 
     if (unfit) {
-        cache->reason = unfit;
-        cache->has_id = 0;
+        ngx_http_llm_keep_give_up(ctx, unfit);
+        return;
     }
 
     ngx_http_llm_keep_free(a->flight);
+}
+
+
+/* the answer is not kept; reason: static */
+
+void
+ngx_http_llm_keep_give_up(ngx_http_llm_ctx_t *ctx, const char *reason)
+{
+    ctx->cache->settled = 1;
+    ctx->cache->reason = reason;
+    ctx->cache->has_id = 0;
+
+    ngx_http_llm_keep_free(ctx->flight);
 }
 
 

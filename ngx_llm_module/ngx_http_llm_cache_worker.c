@@ -156,7 +156,20 @@ ngx_http_llm_cache_init_worker(ngx_cycle_t *cycle)
 llm_store_t *
 ngx_http_llm_cache_store(void)
 {
-    return ngx_http_llm_cache_w.store;
+    ngx_http_llm_cache_worker_t  *w;
+
+    w = &ngx_http_llm_cache_w;
+
+    /* a single process takes a new configuration without being begun anew */
+
+    if (w->store
+        && w->lmcf != ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                                          ngx_http_llm_module))
+    {
+        return NULL;
+    }
+
+    return w->store;
 }
 
 
@@ -196,6 +209,11 @@ ngx_http_llm_cache_put(ngx_http_llm_item_t *item)
     ngx_http_llm_cache_worker_t  *w;
 
     w = &ngx_http_llm_cache_w;
+
+    if (ngx_http_llm_cache_store() == NULL) {
+        ngx_http_llm_item_free(item);
+        return;
+    }
 
     if (w->aside) {
 
@@ -260,7 +278,7 @@ ngx_http_llm_cache_pending(u_char *key)
     ngx_atomic_t      *slot;
     ngx_atomic_uint_t  word, value;
 
-    if (ngx_http_llm_cache_w.store == NULL) {
+    if (ngx_http_llm_cache_store() == NULL) {
         return 0;
     }
 
@@ -289,7 +307,7 @@ ngx_http_llm_cache_purge(ngx_http_llm_purge_t *purge)
 
     w = &ngx_http_llm_cache_w;
 
-    if (w->store == NULL) {
+    if (ngx_http_llm_cache_store() == NULL) {
         return NGX_DECLINED;
     }
 
@@ -362,6 +380,10 @@ ngx_http_llm_cache_timer(ngx_event_t *ev)
     ngx_http_llm_cache_worker_t  *w;
 
     w = &ngx_http_llm_cache_w;
+
+    if (ngx_http_llm_cache_store() == NULL) {
+        return;
+    }
 
     if (w->aside && (ngx_msec_int_t) (w->aside - ngx_current_msec) <= 0) {
         w->aside = 0;
@@ -556,6 +578,10 @@ ngx_http_llm_cache_done(ngx_event_t *ev)
 
     w = ev->data;
     work = w->task->ctx;
+
+    if (ngx_http_llm_cache_store() == NULL) {
+        return;
+    }
 
     w->running = 0;
     w->done = ngx_current_msec;

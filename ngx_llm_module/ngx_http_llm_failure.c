@@ -180,6 +180,11 @@ ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
     f->failed = 1;
     f->ended = 1;
 
+    if (f->keep) {
+        ngx_http_llm_keep_give_up(ctx, ngx_strcmp(error, "truncated") == 0
+                                       ? "truncated" : "failed");
+    }
+
     ngx_http_llm_flight_wake(f);
 }
 

@@ -660,6 +660,7 @@ void ngx_http_llm_keep_add(ngx_http_llm_flight_t *f, u_char *p, size_t len,
 void ngx_http_llm_keep_reset(ngx_http_llm_flight_t *f);
 void ngx_http_llm_keep_free(ngx_http_llm_flight_t *f);
 void ngx_http_llm_keep_end(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_keep_give_up(ngx_http_llm_ctx_t *ctx, const char *reason);
 const char *ngx_http_llm_keep_unfit(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_item_free(ngx_http_llm_item_t *item);
 
