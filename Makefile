@@ -32,8 +32,8 @@ JOBS ?= 2
 # most of these wait most of the time
 JOBS_E2E ?= 3
 
-.PHONY: all module setup run test test-core test-fuzz test-mock test-lib \
-	test-nginx test-e2e check-clang check-stable check-memory soak bench \
+.PHONY: all module setup run test test-core test-store test-fuzz test-mock \
+	test-lib test-nginx test-e2e check-clang check-stable check-memory soak bench \
 	install clean mock
 
 all: module
@@ -54,8 +54,8 @@ mock: | setup
 run: module mock
 	@conf/demo/run $(PROVIDER)
 
-test: setup-test module mock check-clang test-core test-fuzz test-nginx test-e2e \
-		check-stable
+test: setup-test module mock check-clang test-core test-store test-fuzz \
+		test-nginx test-e2e check-stable
 	@echo "make test: all passed"
 
 setup-test:
@@ -63,6 +63,9 @@ setup-test:
 
 test-core:
 	@$(MAKE) -s -C t/core test
+
+test-store:
+	@$(MAKE) -s -C t/store test
 
 test-fuzz:
 	@$(MAKE) -s -C t/fuzz test
