@@ -576,12 +576,13 @@ struct llm_caching_s {
 
 /*
  * The canonical form of a valid JSON text: of every object the members in the
- * order of their names' bytes as written (of equal names as they stood), no
- * insignificant whitespace, all else as it is written.  It is one to one but
- * for that.  Members of the top-level object that skip names (ended by len 0;
- * NULL: none; met escaped or not) are left out.  dst has room for json->len
- * bytes, mem is for the time of the call (free, if it has one, is called).
- * LLM_OK; LLM_ERROR: no memory.
+ * order of their names' bytes, no insignificant whitespace, all else as it is
+ * written.  Names that say the same, escaped or not, stay as they stood: which
+ * of them counts is the reader's choice.  It is one to one but for that.
+ * Members of the top-level object that skip names (ended by len 0; NULL: none;
+ * met escaped or not) are left out.  dst has room for json->len bytes, mem is
+ * for the time of the call (free, if it has one, is called).
+ * LLM_OK; LLM_ERROR: no memory, or a text of 2 GB or more.
  */
 llm_int_t llm_canonical(const llm_str_t *json, const llm_str_t *skip,
     const llm_mem_t *mem, u_char *dst, size_t *len);
