@@ -97,6 +97,15 @@ static const llm_str_t  openai_kind_names[OPENAI_K_MAX] = {
 };
 
 
+/* without any of them messages name nothing */
+
+static const llm_str_t  openai_message_words[] = {
+    llm_string("file_id"),
+    llm_string("id"),
+    llm_null_string
+};
+
+
 /* items of input that are whole, and of no tool that the provider runs */
 
 static const llm_str_t  openai_item_types[] = {
@@ -305,7 +314,9 @@ openai_stateful_messages(const llm_json_value_t *messages)
         llm_string("file_id")
     };
 
-    if (messages->type != LLM_JSON_ARRAY) {
+    if (messages->type != LLM_JSON_ARRAY
+        || !llm_bound_words(&messages->raw, openai_message_words))
+    {
         return 0;
     }
 

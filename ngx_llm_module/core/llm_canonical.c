@@ -11,6 +11,10 @@
  * once, however deep it stands.  That text is the given one if it has no
  * whitespace in it, else it is made on the way.
  *
+ * Time is linear but for the sorting of members, n log n.  Memory is a copy of
+ * a text with whitespace in it, and about 100 bytes for each member of what is
+ * not sorted: none for a small request.
+ *
  * The text is taken for valid.  One that is not comes out as it is, or as
  * nonsense of no more bytes.
  */
@@ -72,7 +76,7 @@ typedef struct {
 typedef struct {
     const llm_mem_t       *mem;
     const llm_str_t       *skip;
-    const u_char          *src;        /* behind leading whitespace */
+    const u_char          *src;        /* without the whitespace around */
     const u_char          *last;
 
     u_char                *text;       /* without whitespace */
@@ -91,7 +95,7 @@ typedef struct {
 
     unsigned               owned:1;    /* text is from mem */
     unsigned               escaped:1;  /* the last string has a backslash */
-    unsigned               skipped:1;  /* the last top-level member */
+    unsigned               skipped:1;  /* the top-level member being read */
     unsigned               failed:1;   /* no memory */
 } llm_canonical_t;
 
@@ -105,12 +109,12 @@ static const u_char *llm_canonical_name(llm_canonical_t *c,
     llm_canonical_frame_t *f, const u_char *p, llm_uint_t top);
 static llm_uint_t llm_canonical_skips(const llm_canonical_t *c,
     const u_char *name, size_t len);
-static void llm_canonical_member_end(llm_canonical_t *c, const u_char *p,
-    llm_uint_t top);
+static inline void llm_canonical_member_end(llm_canonical_t *c,
+    const u_char *p, llm_uint_t top);
 static llm_int_t llm_canonical_close(llm_canonical_t *c,
     llm_canonical_frame_t *f, const u_char *p);
-static const u_char *llm_canonical_scalar(const u_char *p,
-    const u_char *last);
+static inline const u_char *llm_canonical_scalar(llm_canonical_t *c,
+    const llm_canonical_frame_t *f, const u_char *p);
 static inline const u_char *llm_canonical_loose(const u_char *p,
     const u_char *last);
 static inline const u_char *llm_canonical_string(llm_canonical_t *c,
@@ -121,7 +125,7 @@ static inline const u_char *llm_canonical_gap(llm_canonical_t *c,
     const u_char *p);
 static void llm_canonical_cut(llm_canonical_t *c, const u_char *p,
     const u_char *next);
-static void *llm_canonical_push(llm_canonical_t *c, llm_canonical_array_t *a,
+static inline void *llm_canonical_push(llm_canonical_t *c, llm_canonical_array_t *a,
     size_t item, size_t n);
 static void llm_canonical_free(llm_canonical_t *c);
 
@@ -180,6 +184,13 @@ llm_canonical(const llm_str_t *json, const llm_str_t *skip,
     c.last = json->data + json->len;
     c.src = llm_scan_token(json->data, c.last);
     c.from = c.src;
+
+    while (c.last > c.src && (c.last[-1] == '\n' || c.last[-1] == ' '
+                              || c.last[-1] == '\r' || c.last[-1] == '\t'))
+    {
+        c.last--;
+    }
+
     c.dst_last = dst + json->len;
     c.small = text;
 
@@ -214,15 +225,11 @@ llm_canonical_write(llm_canonical_t *c, u_char *dst, size_t *len)
 
     p = llm_canonical_read(c);
 
-    if (p && llm_scan_token(p, c->last) != c->last) {
-        p = NULL;
-    }
-
     if (c->failed) {
         return LLM_ERROR;
     }
 
-    if (p == NULL) {
+    if (p != c->last) {
         return LLM_DECLINED;
     }
 
@@ -251,111 +258,70 @@ llm_canonical_write(llm_canonical_t *c, u_char *dst, size_t *len)
 static const u_char *
 llm_canonical_read(llm_canonical_t *c)
 {
-    llm_uint_t              depth;
-    const u_char           *p, *start;
+    const u_char           *p;
     llm_canonical_frame_t  *f, frames[LLM_JSON_DEPTH_MAX + 1];
 
     p = c->src;
-    depth = 0;
     f = frames;
     f->close = '\0';
 
     for ( ;; ) {
 
         if (f->close == '}') {
-            p = llm_canonical_name(c, f, p, depth == 1);
-
-            if (p == NULL) {
-                return NULL;
-            }
+            p = llm_canonical_name(c, f, p, f == &frames[1]);
         }
 
-        if (p == c->last) {
+        if (p == NULL || p == c->last) {
             return NULL;
         }
 
         if (*p == '{' || *p == '[') {
 
-            if (depth++ == LLM_JSON_DEPTH_MAX) {
+            if (f == &frames[LLM_JSON_DEPTH_MAX]) {
                 return NULL;
             }
 
             p = llm_canonical_open(c, ++f, p);
 
-            if (p == NULL) {
-                return NULL;
-            }
-
-            if (p == c->last || *p != f->close) {
+            if (p && (p == c->last || *p != f->close)) {
                 continue;
             }
 
-        } else if (*p == '"') {
-            p = llm_canonical_string(c, p + 1);
+        } else {
+            p = llm_canonical_scalar(c, f, p);
 
-            if (p == NULL) {
-                return NULL;
-            }
-
-            if (f->close == '}') {
-                p = llm_canonical_gap(c, p);
-                llm_canonical_member_end(c, p, depth == 1);
-            }
-
-        } else if (f->close == ']') {
-            start = p;
-            p = llm_canonical_gap(c, llm_canonical_loose(p, c->last));
-
-            if (p == start) {
-                return NULL;
-            }
-
-            if (p == c->last || (*p != ',' && *p != ']')) {
+            if (p && p < c->last && f->close == ']'
+                && *p != ',' && *p != ']')
+            {
 
                 /* numbers and words were passed over with their commas */
 
                 continue;
             }
 
-        } else {
-            start = p;
-            p = llm_canonical_scalar(p, c->last);
-
-            if (p == start) {
-                return NULL;
-            }
-
-            if (f->close == '}') {
-                p = llm_canonical_gap(c, p);
-                llm_canonical_member_end(c, p, depth == 1);
+            if (p && f->close == '}') {
+                llm_canonical_member_end(c, p, f == &frames[1]);
             }
         }
 
         /* behind a value, or at the end of an empty container */
 
-        for ( ;; ) {
-
-            if (depth == 0) {
-                return p;
-            }
-
-            p = llm_canonical_gap(c, p);
-
-            if (p == c->last || *p != f->close) {
-                break;
-            }
+        while (p && f > frames && p < c->last && *p == f->close) {
 
             if (*p == '}' && llm_canonical_close(c, f, p) != LLM_OK) {
                 return NULL;
             }
 
-            p++;
             f--;
+            p = llm_canonical_gap(c, p + 1);
 
-            if (--depth && f->close == '}') {
-                p = llm_canonical_gap(c, p);
-                llm_canonical_member_end(c, p, depth == 1);
+            if (f->close == '}') {
+                llm_canonical_member_end(c, p, f == &frames[1]);
             }
+        }
+
+        if (p == NULL || f == frames) {
+            return p;
         }
 
         if (p == c->last || *p != ',') {
@@ -429,8 +395,9 @@ llm_canonical_name(llm_canonical_t *c, llm_canonical_frame_t *f,
     m->key = llm_canonical_key(c, m);
     m->first = c->objects.n;
 
-    if (top && c->skip) {
-        c->skipped = llm_canonical_skips(c, name, m->len);
+    if (top && c->skip && llm_canonical_skips(c, name, m->len)) {
+        c->skipped = 1;
+        f->sorted = 0;
     }
 
     if (f->sorted && c->open.n - f->base > 1
@@ -445,13 +412,7 @@ llm_canonical_name(llm_canonical_t *c, llm_canonical_frame_t *f,
         return NULL;
     }
 
-    p = llm_canonical_gap(c, p + 1);
-
-    if (top && c->skipped) {
-        f->sorted = 0;
-    }
-
-    return p;
+    return llm_canonical_gap(c, p + 1);
 }
 
 
@@ -553,14 +514,34 @@ llm_canonical_close(llm_canonical_t *c, llm_canonical_frame_t *f,
 }
 
 
-static const u_char *
-llm_canonical_scalar(const u_char *p, const u_char *last)
+/* NULL: there is none, or its string does not end */
+
+static inline const u_char *
+llm_canonical_scalar(llm_canonical_t *c, const llm_canonical_frame_t *f,
+    const u_char *p)
 {
-    while (p < last && *p > ' ' && *p != ',' && *p != ']' && *p != '}') {
-        p++;
+    const u_char  *start;
+
+    if (*p == '"') {
+        p = llm_canonical_string(c, p + 1);
+
+        return p ? llm_canonical_gap(c, p) : NULL;
     }
 
-    return p;
+    start = p;
+
+    if (f->close == ']') {
+        p = llm_canonical_loose(p, c->last);
+
+    } else {
+        while (p < c->last && *p > ' ' && *p != ',' && *p != ']'
+               && *p != '}')
+        {
+            p++;
+        }
+    }
+
+    return (p == start) ? NULL : llm_canonical_gap(c, p);
 }
 
 

@@ -98,9 +98,16 @@ static void
 llm_kind_member(const llm_str_t *name, const llm_json_value_t *value,
     const llm_str_t *names, llm_json_value_t *values, llm_uint_t n)
 {
-    llm_uint_t  i;
+    llm_uint_t  i, escaped;
+
+    escaped = (name->len && memchr(name->data, '\\', name->len) != NULL);
 
     for (i = 0; i < n; i++) {
+
+        if (!escaped && name->len != names[i].len) {
+            continue;
+        }
+
         if (llm_json_name_is(name, (const char *) names[i].data,
                              names[i].len))
         {

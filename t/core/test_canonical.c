@@ -416,6 +416,21 @@ canonical_memory(void)
        && m.calls == 0, "canonical: no memory for a small one");
     free(out.data);
 
+    /* nor does a long text for the line end of a client's file */
+
+    run_mem(&m, 1);
+
+    memset(buf, 'x', 20000);
+    memcpy(buf, " {\"b\":1,\"a\":\"", 14);
+    memcpy(buf + 19996, "\"}\r\n", 4);
+    json.len = 20000;
+    out.data = malloc(json.len);
+
+    ok(llm_canonical(&json, NULL, &m.mem, out.data, &out.len) == LLM_OK
+       && m.calls == 0 && out.len == 19997,
+       "canonical: no memory for whitespace around");
+    free(out.data);
+
     len = canonical_many(buf, 1000, 7, " ");
 
     for (i = 1; i < 100; i++) {
