@@ -65,6 +65,8 @@ enum {
 
 
 #define OPENAI_CHOICES  128            /* the API's own limit of n */
+#define OPENAI_CALLS    256            /* of tools, in one choice that is
+                                          folded or unfolded */
 
 
 /* one answer's private facts; lives in a->data */
