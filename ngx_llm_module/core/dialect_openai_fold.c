@@ -475,7 +475,7 @@ openai_fold_top(llm_fold_t *f, const llm_str_t *chunk,
     }
 
     m = llm_fold_member(f->root, OPENAI_F_USAGE);
-    usage = (m && !llm_json_empty(&m->value));
+    usage = (m && m->value.type == LLM_JSON_OBJECT);
 
     m = llm_fold_member(f->root, OPENAI_F_CHOICES);
 

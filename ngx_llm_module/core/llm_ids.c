@@ -23,10 +23,11 @@
                                           not make an id one of a kind */
 
 
+static const u_char *llm_id_member(const llm_str_t *name, u_char *p,
+    const u_char *last, uint64_t seed);
 static const u_char *llm_id_string(const u_char *p, const u_char *last);
 static const u_char *llm_id_skip(const u_char *p, const u_char *last);
-static llm_uint_t llm_id_listed(const llm_str_t *list, const u_char *p,
-    size_t len);
+static llm_uint_t llm_id_listed(const llm_str_t *list, const llm_str_t *name);
 static void llm_id_value(u_char *p, u_char *last, uint64_t seed);
 static const llm_str_t *llm_id_class(const u_char *p, const u_char *last);
 static uint64_t llm_id_random(uint64_t *state);
@@ -88,15 +89,11 @@ static const llm_str_t  llm_id_classes[] = {
 void
 llm_fresh_ids(u_char *text, size_t len, uint64_t seed)
 {
-    size_t         n;
-    const u_char  *p, *last, *name, *end;
-
-    if (len == 0) {
-        return;
-    }
+    llm_str_t      name;
+    const u_char  *p, *last, *end;
 
     p = text;
-    last = text + len;
+    last = len ? text + len : text;
 
     while (p < last) {
         p = memchr(p, '"', last - p);
@@ -105,52 +102,64 @@ llm_fresh_ids(u_char *text, size_t len, uint64_t seed)
             return;
         }
 
-        name = p + 1;
-        end = llm_id_string(name, last);
+        name.data = text + (++p - text);
+        end = llm_id_string(p, last);
 
         if (end == NULL) {
             return;
         }
 
+        name.len = end - p;
         p = end + 1;
 
-        if (*end != '"') {
-            continue;
-        }
+        if (*end == '"') {
+            end = llm_scan_token(p, last);
 
-        n = end - name;
-        end = llm_scan_token(p, last);
-
-        if (end == last || *end != ':') {
-            continue;
-        }
-
-        p = llm_scan_token(end + 1, last);
-
-        if (p == last) {
-            return;
-        }
-
-        if (*p == '"' && llm_id_listed(llm_id_names, name, n)) {
-            end = llm_id_string(p + 1, last);
-
-            if (end == NULL) {
-                return;
+            if (end < last && *end == ':') {
+                p = llm_id_member(&name, text + (end + 1 - text), last, seed);
             }
-
-            if (*end == '"') {
-                llm_id_value(text + (p + 1 - text), text + (end - text),
-                             seed);
-            }
-
-            p = end + 1;
-
-        } else if ((*p == '{' || *p == '[')
-                   && llm_id_listed(llm_id_foreign, name, n))
-        {
-            p = llm_id_skip(p, last);
         }
     }
+}
+
+
+/* p is behind the colon; on return behind the value, if it is one that was
+ * read or is passed over, or at it */
+
+static const u_char *
+llm_id_member(const llm_str_t *name, u_char *p, const u_char *last,
+    uint64_t seed)
+{
+    u_char        *value;
+    const u_char  *end;
+
+    value = p + (llm_scan_token(p, last) - p);
+
+    if (value == last) {
+        return last;
+    }
+
+    if ((*value == '{' || *value == '[')
+        && llm_id_listed(llm_id_foreign, name))
+    {
+        return llm_id_skip(value, last);
+    }
+
+    if (*value != '"' || !llm_id_listed(llm_id_names, name)) {
+        return value;
+    }
+
+    end = llm_id_string(++value, last);
+
+    if (end == NULL) {
+        return last;
+    }
+
+    if (*end == '"') {
+        llm_id_value(value, value + (end - value), seed);
+    }
+
+    return end + 1;
 }
 
 
@@ -238,10 +247,12 @@ llm_id_skip(const u_char *p, const u_char *last)
 
 
 static llm_uint_t
-llm_id_listed(const llm_str_t *list, const u_char *p, size_t len)
+llm_id_listed(const llm_str_t *list, const llm_str_t *name)
 {
     for ( /* void */ ; list->len; list++) {
-        if (list->len == len && memcmp(list->data, p, len) == 0) {
+        if (list->len == name->len
+            && memcmp(list->data, name->data, name->len) == 0)
+        {
             return 1;
         }
     }
