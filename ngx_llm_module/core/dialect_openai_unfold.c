@@ -57,6 +57,19 @@ typedef struct {
 } openai_around_t;
 
 
+/* members of a choice */
+
+enum {
+    OPENAI_U_INDEX = 0,
+    OPENAI_U_LOGPROBS,
+    OPENAI_U_REASON,
+    OPENAI_U_MESSAGE,
+    OPENAI_U_TEXT,
+    OPENAI_U_DELTA,
+    OPENAI_U_CHOICE_MAX
+};
+
+
 /* members of a message */
 
 enum {
@@ -74,12 +87,24 @@ enum {
 };
 
 
+/* members of a tool call */
+
+enum {
+    OPENAI_U_FUNCTION = 0,
+    OPENAI_U_CUSTOM,
+    OPENAI_U_CALL_INDEX,
+    OPENAI_U_CALL_MAX
+};
+
+
 static llm_int_t openai_unfold_begin(openai_unfold_t *u,
     const llm_str_t *text, llm_uint_t usage);
 static llm_int_t openai_unfold_head(openai_unfold_t *u);
 static llm_uint_t openai_unfold_short(const llm_json_value_t *v);
 static llm_int_t openai_unfold_stream(openai_unfold_t *u);
 static llm_int_t openai_unfold_choices(openai_unfold_t *u);
+static llm_int_t openai_unfold_choice(openai_unfold_t *u,
+    const llm_json_value_t *v, llm_uint_t n);
 static llm_int_t openai_unfold_text_choice(openai_unfold_t *u,
     const llm_json_value_t *text);
 static llm_int_t openai_unfold_message(openai_unfold_t *u,
@@ -94,6 +119,8 @@ static llm_int_t openai_unfold_others(openai_unfold_t *u,
 static llm_int_t openai_unfold_calls(openai_unfold_t *u,
     const llm_json_value_t *calls);
 static llm_int_t openai_unfold_call(openai_unfold_t *u,
+    const llm_json_value_t *call, llm_uint_t n);
+static llm_int_t openai_unfold_call_head(openai_unfold_t *u,
     const llm_json_value_t *call, llm_uint_t n);
 static llm_int_t openai_unfold_function_call(openai_unfold_t *u,
     const llm_json_value_t *function);
@@ -112,6 +139,7 @@ static void openai_unfold_open(openai_unfold_t *u);
 static void openai_unfold_close(openai_unfold_t *u, llm_uint_t logprobs);
 static void openai_unfold_chunk(openai_unfold_t *u);
 static void openai_unfold_end(openai_unfold_t *u);
+static void openai_unfold_name(llm_out_t *o, const llm_str_t *name);
 static void openai_unfold_member(llm_out_t *o, const llm_str_t *name,
     const llm_json_value_t *value);
 static void openai_unfold_raw(llm_out_t *o, const llm_json_value_t *value);
@@ -129,6 +157,13 @@ static const llm_str_t  openai_message_names[OPENAI_U_MAX] = {
     llm_string("tool_calls"),
     llm_string("function_call"),
     llm_string("audio")
+};
+
+
+static const llm_str_t  openai_call_names[OPENAI_U_CALL_MAX] = {
+    llm_string("function"),
+    llm_string("custom"),
+    llm_string("index")
 };
 
 
@@ -348,68 +383,36 @@ static llm_int_t
 openai_unfold_choices(openai_unfold_t *u)
 {
     u_char                 *pos, *next;
-    uint64_t                before;
     llm_int_t               rc;
-    llm_uint_t              i, n;
-
-    enum { INDEX = 0, SAID, REASON, LOGPROBS, DELTA, MAX };
-
-    llm_json_value_t        v[MAX], after;
-    static const llm_str_t  chat[MAX] = {
+    llm_uint_t              n;
+    llm_json_value_t        v[OPENAI_U_CHOICE_MAX], after;
+    static const llm_str_t  names[OPENAI_U_CHOICE_MAX] = {
         llm_string("index"),
+        llm_string("logprobs"),
+        llm_string("finish_reason"),
         llm_string("message"),
-        llm_string("finish_reason"),
-        llm_string("logprobs"),
-        llm_string("delta")
-    };
-    static const llm_str_t  completions[MAX] = {
-        llm_string("index"),
         llm_string("text"),
-        llm_string("finish_reason"),
-        llm_string("logprobs"),
         llm_string("delta")
     };
 
     pos = NULL;
-    before = 0;
 
     for (n = 0;
-         llm_json_next_object(&u->choices.raw, &pos,
-                              u->chat ? chat : completions, v, MAX,
-                              &u->choice)
+         llm_json_next_object(&u->choices.raw, &pos, names, v,
+                              OPENAI_U_CHOICE_MAX, &u->choice)
          == LLM_OK;
          n++)
     {
-        u->index = n;
-
-        if (u->choice.type != LLM_JSON_OBJECT || n == OPENAI_CHOICES
-            || v[DELTA].type != LLM_JSON_ABSENT
-            || v[REASON].type != LLM_JSON_STRING
-            || llm_json_empty(&v[REASON])
-            || (v[INDEX].type != LLM_JSON_ABSENT
-                && llm_json_uint(&v[INDEX], &u->index) != LLM_OK)
-            || (n && u->index <= before)
-            || (v[LOGPROBS].type > LLM_JSON_NULL
-                && v[LOGPROBS].type != LLM_JSON_OBJECT))
-        {
+        if (openai_unfold_choice(u, v, n) != LLM_OK) {
             return LLM_DECLINED;
         }
 
-        for (i = 0; i < MAX; i++) {
-            if (v[i].duplicate) {
-                return LLM_DECLINED;
-            }
-        }
-
-        before = u->index;
         next = pos;
         u->last = (llm_json_next(&u->choices.raw, &next, NULL, &after)
                    != LLM_OK);
-        u->logprobs = v[LOGPROBS];
-        u->reason = v[REASON].raw;
 
-        rc = u->chat ? openai_unfold_message(u, &v[SAID])
-                     : openai_unfold_text_choice(u, &v[SAID]);
+        rc = u->chat ? openai_unfold_message(u, &v[OPENAI_U_MESSAGE])
+                     : openai_unfold_text_choice(u, &v[OPENAI_U_TEXT]);
 
         if (rc == LLM_OK) {
             rc = openai_unfold_finish(u);
@@ -421,6 +424,48 @@ openai_unfold_choices(openai_unfold_t *u)
     }
 
     return n ? LLM_OK : LLM_DECLINED;
+}
+
+
+/* what is needed of the n-th choice; indexes have to rise, or some would be
+ * one choice */
+
+static llm_int_t
+openai_unfold_choice(openai_unfold_t *u, const llm_json_value_t *v,
+    llm_uint_t n)
+{
+    uint64_t    index;
+    llm_uint_t  i;
+
+    for (i = 0; i < OPENAI_U_CHOICE_MAX; i++) {
+        if (v[i].duplicate) {
+            return LLM_DECLINED;
+        }
+    }
+
+    index = n;
+
+    if (v[OPENAI_U_INDEX].type != LLM_JSON_ABSENT
+        && llm_json_uint(&v[OPENAI_U_INDEX], &index) != LLM_OK)
+    {
+        return LLM_DECLINED;
+    }
+
+    if ((n && index <= u->index) || index >= OPENAI_CHOICES
+        || v[OPENAI_U_DELTA].type != LLM_JSON_ABSENT
+        || v[OPENAI_U_REASON].type != LLM_JSON_STRING
+        || llm_json_empty(&v[OPENAI_U_REASON])
+        || (v[OPENAI_U_LOGPROBS].type > LLM_JSON_NULL
+            && v[OPENAI_U_LOGPROBS].type != LLM_JSON_OBJECT))
+    {
+        return LLM_DECLINED;
+    }
+
+    u->index = index;
+    u->logprobs = v[OPENAI_U_LOGPROBS];
+    u->reason = v[OPENAI_U_REASON].raw;
+
+    return LLM_OK;
 }
 
 
@@ -566,10 +611,8 @@ openai_unfold_role(openai_unfold_t *u, const llm_json_value_t *v,
             continue;
         }
 
-        llm_out_text(&u->o, ",\"");
-        llm_out(&u->o, openai_message_names[i].data,
-                openai_message_names[i].len);
-        llm_out_text(&u->o, "\":");
+        llm_out_text(&u->o, ",");
+        openai_unfold_name(&u->o, &openai_message_names[i]);
 
         if (v[i].type == LLM_JSON_STRING) {
             llm_out_text(&u->o, "\"\"");
@@ -667,34 +710,61 @@ static llm_int_t
 openai_unfold_call(openai_unfold_t *u, const llm_json_value_t *call,
     llm_uint_t n)
 {
-    u_char                 *pos;
     uint64_t                index;
-    llm_int_t               rc;
-    llm_str_t               name, before;
     llm_out_t               o;
-    llm_uint_t              i, kind;
+    llm_str_t               before;
+    llm_uint_t              i;
     u_char                  buf[96];
-
-    enum { FUNCTION = 0, CUSTOM, INDEX, MAX };
-
-    llm_json_value_t        v, known[MAX];
+    llm_json_value_t        v[OPENAI_U_CALL_MAX];
     static const llm_str_t  after = llm_string("\"}}]}");
-    static const llm_str_t  names[MAX] = {
-        llm_string("function"),
-        llm_string("custom"),
-        llm_string("index")
-    };
 
-    (void) llm_json_find(&call->raw, names, known, MAX);
+    (void) llm_json_find(&call->raw, openai_call_names, v, OPENAI_U_CALL_MAX);
 
-    if (known[FUNCTION].duplicate || known[CUSTOM].duplicate
-        || known[INDEX].duplicate
-        || (known[INDEX].type != LLM_JSON_ABSENT
-            && (llm_json_uint(&known[INDEX], &index) != LLM_OK
-                || index != n)))
+    index = n;
+
+    if (v[OPENAI_U_CALL_INDEX].type != LLM_JSON_ABSENT
+        && llm_json_uint(&v[OPENAI_U_CALL_INDEX], &index) != LLM_OK)
     {
         return LLM_DECLINED;
     }
+
+    if (index != n || v[OPENAI_U_CALL_INDEX].duplicate
+        || v[OPENAI_U_FUNCTION].duplicate || v[OPENAI_U_CUSTOM].duplicate
+        || openai_unfold_call_head(u, call, n) != LLM_OK)
+    {
+        return LLM_DECLINED;
+    }
+
+    for (i = OPENAI_U_FUNCTION; i <= OPENAI_U_CUSTOM; i++) {
+        o.pos = buf;
+        o.len = 0;
+
+        llm_out_text(&o, "\"delta\":{\"tool_calls\":[{\"index\":");
+        llm_out_uint(&o, n);
+        llm_out_text(&o, ",\"");
+        llm_out(&o, openai_call_names[i].data, openai_call_names[i].len);
+        llm_out_text(&o, "\":{\"");
+
+        before.data = buf;
+        before.len = o.len;
+
+        openai_unfold_arguments(u, &before, &v[i], &after);
+    }
+
+    return LLM_OK;
+}
+
+
+/* all of it but for its texts */
+
+static llm_int_t
+openai_unfold_call_head(openai_unfold_t *u, const llm_json_value_t *call,
+    llm_uint_t n)
+{
+    u_char            *pos;
+    llm_str_t          name;
+    llm_uint_t         place;
+    llm_json_value_t   v;
 
     openai_unfold_open(u);
     llm_out_text(&u->o, "\"delta\":{\"tool_calls\":[{\"index\":");
@@ -708,47 +778,29 @@ openai_unfold_call(openai_unfold_t *u, const llm_json_value_t *call,
             return LLM_DECLINED;
         }
 
-        kind = openai_unfold_known(&name, names, MAX);
+        place = openai_unfold_known(&name, openai_call_names,
+                                    OPENAI_U_CALL_MAX);
 
-        if (kind == INDEX + 1) {
+        if (place == OPENAI_U_CALL_INDEX + 1) {
             continue;
         }
 
         llm_out_text(&u->o, ",");
 
-        if (kind == 0) {
+        if (place == 0) {
             openai_unfold_member(&u->o, &name, &v);
             continue;
         }
 
-        llm_out_text(&u->o, "\"");
-        llm_out(&u->o, name.data, name.len);
-        llm_out_text(&u->o, "\":");
+        openai_unfold_name(&u->o, &name);
 
-        rc = openai_unfold_function(u, &v);
-        if (rc != LLM_OK) {
-            return rc;
+        if (openai_unfold_function(u, &v) != LLM_OK) {
+            return LLM_DECLINED;
         }
     }
 
     llm_out_text(&u->o, "}]}");
     openai_unfold_close(u, 0);
-
-    for (i = FUNCTION; i <= CUSTOM; i++) {
-        o.pos = buf;
-        o.len = 0;
-
-        llm_out_text(&o, "\"delta\":{\"tool_calls\":[{\"index\":");
-        llm_out_uint(&o, n);
-        llm_out_text(&o, ",\"");
-        llm_out(&o, names[i].data, names[i].len);
-        llm_out_text(&o, "\":{\"");
-
-        before.data = buf;
-        before.len = o.len;
-
-        openai_unfold_arguments(u, &before, &known[i], &after);
-    }
 
     return LLM_OK;
 }
@@ -1081,12 +1133,19 @@ openai_unfold_end(openai_unfold_t *u)
 
 
 static void
-openai_unfold_member(llm_out_t *o, const llm_str_t *name,
-    const llm_json_value_t *value)
+openai_unfold_name(llm_out_t *o, const llm_str_t *name)
 {
     llm_out_text(o, "\"");
     llm_out(o, name->data, name->len);
     llm_out_text(o, "\":");
+}
+
+
+static void
+openai_unfold_member(llm_out_t *o, const llm_str_t *name,
+    const llm_json_value_t *value)
+{
+    openai_unfold_name(o, name);
     openai_unfold_raw(o, value);
 }
 

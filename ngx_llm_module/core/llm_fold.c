@@ -17,8 +17,9 @@
 #define LLM_FOLD_BLOCK      4096       /* bytes of the first block */
 #define LLM_FOLD_BLOCK_MAX  65536
 #define LLM_FOLD_MEMBERS    64         /* of an object */
-#define LLM_FOLD_COMPARED   4096       /* bytes of an object of which another
-                                          may have more members */
+#define LLM_FOLD_COMPARED   4096       /* bytes of an object that may have more
+                                          members than another, */
+#define LLM_FOLD_HELD       16         /* which has no more than these */
 
 
 struct llm_fold_block_s {
@@ -398,6 +399,7 @@ llm_fold_holds(const llm_json_value_t *large, const llm_json_value_t *small)
 {
     u_char            *pos;
     llm_str_t          name;
+    llm_uint_t         n;
     llm_json_value_t   v, found;
 
     if (large->type != LLM_JSON_OBJECT || small->type != LLM_JSON_OBJECT
@@ -409,9 +411,10 @@ llm_fold_holds(const llm_json_value_t *large, const llm_json_value_t *small)
 
     pos = NULL;
 
-    while (llm_json_next(&small->raw, &pos, &name, &v) == LLM_OK) {
+    for (n = 0; llm_json_next(&small->raw, &pos, &name, &v) == LLM_OK; n++) {
 
-        if (llm_json_find(&large->raw, &name, &found, 1) != LLM_OK
+        if (n == LLM_FOLD_HELD
+            || llm_json_find(&large->raw, &name, &found, 1) != LLM_OK
             || found.duplicate
             || found.raw.len != v.raw.len
             || memcmp(found.raw.data, v.raw.data, v.raw.len) != 0)
@@ -599,8 +602,11 @@ static llm_int_t
 llm_fold_indexed(llm_fold_t *f, llm_fold_member_t *m,
     const llm_fold_rule_t *rule, uint64_t index)
 {
-    llm_uint_t         n;
-    llm_fold_node_t   *node, **link;
+    llm_fold_node_t  *node, **link;
+
+    if (index >= rule->max) {
+        return LLM_DECLINED;
+    }
 
     if (m->recent && m->recent->index == index) {
         return LLM_OK;
@@ -616,14 +622,6 @@ llm_fold_indexed(llm_fold_t *f, llm_fold_member_t *m,
     if (*link && (*link)->index == index) {
         m->recent = *link;
         return LLM_OK;
-    }
-
-    for (node = m->nodes, n = 0; node; node = node->next) {
-        n++;
-    }
-
-    if (n == rule->max) {
-        return LLM_DECLINED;
     }
 
     node = llm_fold_node(f, rule->rules, index);

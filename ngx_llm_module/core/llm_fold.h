@@ -54,7 +54,7 @@ typedef struct {
     llm_fold_how_e           how;
     llm_str_t                as;       /* its new name; len 0: the same */
     const llm_fold_rules_t  *rules;    /* OBJECT, LIST: of the objects */
-    llm_uint_t               max;      /* LIST: objects */
+    llm_uint_t               max;      /* LIST: indexes are below it */
 } llm_fold_rule_t;
 
 
