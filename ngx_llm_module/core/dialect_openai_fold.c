@@ -201,7 +201,9 @@ openai_fold(const llm_endpoint_t *ep, const llm_str_t *text,
         return openai_responses_fold(text, mem, out);
     }
 
-    if (ep->id != OPENAI_CHAT && ep->id != OPENAI_COMPLETIONS) {
+    if ((ep->id != OPENAI_CHAT && ep->id != OPENAI_COMPLETIONS)
+        || text->len == 0)
+    {
         return LLM_DECLINED;
     }
 

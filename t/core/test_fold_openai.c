@@ -24,7 +24,7 @@
 
 /* a chunk of one choice */
 
-#define TOP       "\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\"," \
+#define TOP      "\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\"," \
                   "\"created\":7,\"model\":\"m\""
 #define CH(rest)  EV("{" TOP ",\"choices\":[{\"index\":0," rest "}]}")
 #define D(delta)  CH("\"delta\":{" delta "},\"finish_reason\":null")
@@ -359,7 +359,8 @@ static const fold_t  folds[] = {
       EV("{\"choices\":[{\"delta\":{}}]}")
       EV("{\"choices\":[{\"finish_reason\":\"stop\"}]}") DONE,
       "{\"object\":\"chat.completion\",\"choices\":[{\"index\":0,\"message\":{"
-      "\"role\":\"assistant\",\"content\":null},\"finish_reason\":\"stop\"}]}" },
+      "\"role\":\"assistant\",\"content\":null},\"finish_reason\":"
+      "\"stop\"}]}" },
 
     { CHAT, "members of a delta that are not known",
       ROLE D("\"a\":\"x\",\"b\":1,\"c\":[],\"d\":null,\"e\":\"q\"")
@@ -429,6 +430,16 @@ static const fold_t  folds[] = {
       NULL },
     { CHAT, "an index that is none", ROLE
       EV("{\"choices\":[{\"index\":-1,\"delta\":{}}]}") STOP, NULL },
+    { CHAT, "an index past all", ROLE
+      EV("{\"choices\":[{\"index\":128,\"delta\":{},\"finish_reason\":"
+         "\"stop\"}]}") STOP, NULL },
+    { CHAT, "an object that loses a member", EV("{\"x\":{\"a\":1,\"b\":2},"
+      "\"choices\":[]}") EV("{\"x\":{\"b\":2},\"choices\":[]}") ROLE STOP,
+      PTOP "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":"
+      "\"\"},\"finish_reason\":\"stop\"}],\"x\":{\"a\":1,\"b\":2}}" },
+    { CHAT, "an object that changes one", EV("{\"x\":{\"a\":1,\"b\":2},"
+      "\"choices\":[]}") EV("{\"x\":{\"b\":3},\"choices\":[]}") ROLE STOP,
+      NULL },
     { CHAT, "a call without an index",
       D("\"tool_calls\":[{\"id\":\"a\"}]") STOP, NULL },
     { CHAT, "a call with two names",
@@ -580,6 +591,26 @@ static const unfold_t  unfolds[] = {
       UD("\"function_call\":{\"name\":\"f\",\"arguments\":\"\"}")
       UD("\"function_call\":{\"arguments\":\"{}\"}") USTOP },
 
+    { CHAT, "what says nothing", 0,
+      PLAIN("\"content\":null,\"refusal\":null,\"audio\":null,\"tool_calls\":"
+            "[],\"function_call\":null"),
+      UD("\"role\":\"assistant\",\"content\":null,\"refusal\":null,"
+         "\"tool_calls\":[],\"function_call\":null,\"audio\":null") USTOP },
+
+    { CHAT, "a long string of the answer", 0,
+      "{\"x\":\"" S64 S64 S64 S64 "\",\"choices\":[{\"message\":{\"role\":"
+      "\"assistant\"},\"finish_reason\":\"stop\"}]}",
+      EV("{\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"},"
+         "\"finish_reason\":null}]}")
+      EV("{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}"
+         "],\"x\":\"" S64 S64 S64 S64 "\"}") DONE },
+
+    { CHAT, "padding", 0, "{\"p\":\"x\",\"choices\":[{\"message\":{\"role\":"
+      "\"a\"},\"finish_reason\":\"stop\"}]}", NULL },
+    { CHAT, "an index past all", 0, "{\"choices\":[{\"index\":128,\"message\":"
+      "{\"role\":\"a\"},\"finish_reason\":\"stop\"}]}", NULL },
+    { CHAT, "usage that is an array", 0, "{\"usage\":[],\"choices\":[{"
+      "\"message\":{\"role\":\"a\"},\"finish_reason\":\"stop\"}]}", NULL },
     { CHAT, "audio", 0,
       PLAIN("\"content\":null,\"audio\":{\"id\":\"a\"}"), NULL },
     { CHAT, "no role", 0, MSG("\"content\":\"\"", "\"finish_reason\":\"stop\""),
@@ -622,6 +653,9 @@ static const unfold_t  unfolds[] = {
       CE("\"text\":\"\",\"logprobs\":{\"tokens\":[]},\"finish_reason\":null")
       CE("\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\"") DONE },
 
+    { TEXT, "completions with a message", 0,
+      CT "{\"index\":0,\"text\":\"\",\"message\":{},\"finish_reason\":"
+      "\"stop\"}]}", NULL },
     { TEXT, "completions without a text", 0,
       CT "{\"index\":0,\"finish_reason\":\"stop\"}]}", NULL },
 
@@ -920,7 +954,7 @@ limit(const char *name, const char *path, const char *one, size_t n,
 static void
 limits(void)
 {
-#define CHOICE  EV("{\"choices\":[{\"index\":%d,\"delta\":{\"content\":\"a\"}," \
+#define CHOICE EV("{\"choices\":[{\"index\":%d,\"delta\":{\"content\":\"a\"}," \
                    "\"finish_reason\":\"stop\"}]}")
 #define CALL    D("\"tool_calls\":[{\"index\":%d,\"id\":\"a\"}]")
 #define MEMBER  D("\"m%d\":\"a\"")
