@@ -18,14 +18,8 @@
 typedef struct {
     const llm_dialect_t   *dialect;
     const char            *path;
+    const llm_caching_t   *caching;    /* fold and unfold of it */
 } retell_t;
-
-
-static const llm_caching_t *
-retell_caching(const retell_t *t)
-{
-    return t->dialect->caching;
-}
 
 
 /* the member whose name is written so in another object */
@@ -162,8 +156,8 @@ retell(const retell_t *t, int unfold, const char *s, size_t len,
 
     pool_init(&pool, 0);
 
-    rc = unfold ? retell_caching(t)->unfold(ep, &copy, 1, &pool.mem, &got)
-                : retell_caching(t)->fold(ep, &copy, &pool.mem, &got);
+    rc = unfold ? t->caching->unfold(ep, &copy, 1, &pool.mem, &got)
+                : t->caching->fold(ep, &copy, &pool.mem, &got);
 
     out->len = 0;
     out->data = NULL;
@@ -178,8 +172,8 @@ retell(const retell_t *t, int unfold, const char *s, size_t len,
     for (bad = 0, k = 0; ; k++) {
         run_mem(&m, k);
 
-        again = unfold ? retell_caching(t)->unfold(ep, &copy, 1, &m.mem, &got)
-                       : retell_caching(t)->fold(ep, &copy, &m.mem, &got);
+        again = unfold ? t->caching->unfold(ep, &copy, 1, &m.mem, &got)
+                       : t->caching->fold(ep, &copy, &m.mem, &got);
 
         if (again == LLM_OK) {
             bad += (rc != LLM_OK || got.len != out->len

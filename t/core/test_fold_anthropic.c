@@ -9,10 +9,13 @@
 
 #define _GNU_SOURCE                    /* memmem() */
 
+#include "dialect_anthropic.h"
 #include "retell.h"
 
 
-static const retell_t  messages = { &llm_dialect_anthropic, "messages" };
+static const retell_t  messages = {
+    &llm_dialect_anthropic, "messages", &anthropic_caching
+};
 
 
 #define EV(type, rest)  "event: " type "\ndata: {\"type\":\"" type "\"" rest  \
@@ -616,7 +619,8 @@ static void
 count_tokens(void)
 {
     llm_str_t       out;
-    const retell_t  t = { &llm_dialect_anthropic, "messages/count_tokens" };
+    const retell_t  t = { &llm_dialect_anthropic, "messages/count_tokens",
+                         &anthropic_caching };
 
     is_int(retell(&t, 1, "{\"input_tokens\":1}", 18, &out), LLM_DECLINED,
            "count_tokens has no stream");
