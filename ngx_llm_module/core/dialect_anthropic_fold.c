@@ -4,7 +4,7 @@
  *
  * The Anthropic dialect: a stream of messages as one plain answer.  The
  * message that message_start has is the skeleton; what the later events add
- * is noted as spans of their texts, and the whole is written at the end.
+ * is noted as spans of their texts; dialect_anthropic_folded.c writes it.
  *
  * Whatever is not known for certain to say the same is declined: members of
  * events and deltas that are new, blocks that overlap, a stream without
@@ -16,9 +16,6 @@
 #include <string.h>
 
 #include "dialect_anthropic_fold.h"
-
-
-#define ANTHROPIC_DELTAS  8            /* message_delta events */
 
 
 /* members of an event */
@@ -35,44 +32,9 @@ enum {
 };
 
 
-typedef struct {
-    llm_str_t              text;       /* the inside of a string, or a
-                                          citation */
-    llm_uint_t             member;     /* ANTHROPIC_S_... */
-} anthropic_piece_t;
-
-
-typedef struct {
-    llm_json_value_t       value;      /* as it began */
-    llm_json_value_t       begun[ANTHROPIC_S_MAX];  /* its members that can be
-                                                       streamed */
-    llm_uint_t             n[ANTHROPIC_S_MAX];      /* of pieces, of each */
-    llm_uint_t             piece;      /* its first one */
-    llm_uint_t             npieces;
-    u_char                *input;      /* parsed, memory of its own; NULL: as
-                                          it began */
-    size_t                 len;        /* of input */
-    anthropic_kind_e       kind;
-} anthropic_block_t;
-
-
-typedef struct {
-    const llm_mem_t       *mem;
-    llm_json_value_t       message;
-    llm_json_value_t       usage;      /* its usage, an object */
-    llm_str_t              deltas[ANTHROPIC_DELTAS];
-    llm_str_t              usages[ANTHROPIC_DELTAS];
-    llm_uint_t             ndeltas;
-    llm_uint_t             nusages;
-    llm_json_value_t       context;    /* context_management, the last one */
-    llm_list_t             blocks;
-    llm_list_t             pieces;
-    unsigned               open:1;     /* the last block is */
-    unsigned               stopped:1;  /* message_stop was seen */
-} anthropic_fold_t;
-
-
 static llm_int_t anthropic_fold_event(void *data, const llm_event_t *ev);
+static anthropic_type_e anthropic_fold_read(const llm_event_t *ev,
+    llm_json_value_t *v);
 static llm_int_t anthropic_fold_start(anthropic_fold_t *f,
     const llm_json_value_t *message);
 static llm_int_t anthropic_fold_block(anthropic_fold_t *f,
@@ -91,21 +53,6 @@ static llm_int_t anthropic_fold_end(anthropic_fold_t *f,
     const llm_json_value_t *v);
 static llm_uint_t anthropic_fold_whole(const anthropic_fold_t *f);
 static void anthropic_fold_free(anthropic_fold_t *f);
-
-static void anthropic_render_message(llm_out_t *o, const void *data);
-static void anthropic_render_content(llm_out_t *o,
-    const anthropic_fold_t *f);
-static void anthropic_render_block(llm_out_t *o, const anthropic_fold_t *f,
-    const anthropic_block_t *b);
-static void anthropic_render_pieces(llm_out_t *o, const anthropic_fold_t *f,
-    const anthropic_block_t *b, llm_uint_t member);
-static void anthropic_render_usage(llm_out_t *o, const anthropic_fold_t *f);
-static void anthropic_render_added(llm_out_t *o, const llm_str_t *base,
-    const llm_str_t *objects, llm_uint_t n, llm_uint_t *first);
-static llm_uint_t anthropic_fold_has(const llm_str_t *objects, llm_uint_t n,
-    const llm_str_t *name);
-static llm_uint_t anthropic_fold_over(const llm_str_t *objects, llm_uint_t n,
-    const llm_str_t *name, llm_json_value_t *value);
 
 
 const anthropic_streamed_t  anthropic_streamed[ANTHROPIC_S_MAX] = {
@@ -127,9 +74,31 @@ const anthropic_streamed_t  anthropic_streamed[ANTHROPIC_S_MAX] = {
 };
 
 
-static const llm_str_t  anthropic_content = llm_string("content");
-static const llm_str_t  anthropic_used = llm_string("usage");
-static const llm_str_t  anthropic_context = llm_string("context_management");
+static const llm_str_t  anthropic_fold_names[ANTHROPIC_F_MAX] = {
+    llm_string("type"),
+    llm_string("index"),
+    llm_string("delta"),
+    llm_string("content_block"),
+    llm_string("message"),
+    llm_string("usage"),
+    llm_string("context_management")
+};
+
+
+/* an event has no others */
+
+static const u_char  anthropic_fold_allowed[] = {
+    [ANTHROPIC_T_START] = llm_bit(ANTHROPIC_F_MESSAGE),
+    [ANTHROPIC_T_BLOCK_START] = llm_bit(ANTHROPIC_F_INDEX)
+                                |llm_bit(ANTHROPIC_F_BLOCK),
+    [ANTHROPIC_T_BLOCK_DELTA] = llm_bit(ANTHROPIC_F_INDEX)
+                                |llm_bit(ANTHROPIC_F_DELTA),
+    [ANTHROPIC_T_BLOCK_STOP] = llm_bit(ANTHROPIC_F_INDEX),
+    [ANTHROPIC_T_DELTA] = llm_bit(ANTHROPIC_F_DELTA)
+                          |llm_bit(ANTHROPIC_F_USAGE)
+                          |llm_bit(ANTHROPIC_F_CONTEXT),
+    [ANTHROPIC_T_ERROR] = 0
+};
 
 
 llm_int_t
@@ -151,7 +120,7 @@ anthropic_fold(const llm_endpoint_t *ep, const llm_str_t *text,
 
     if (rc == LLM_OK) {
         rc = anthropic_fold_whole(&f)
-             ? llm_render(mem, out, anthropic_render_message, &f)
+             ? llm_render(mem, out, anthropic_folded, &f)
              : LLM_DECLINED;
     }
 
@@ -164,67 +133,27 @@ anthropic_fold(const llm_endpoint_t *ep, const llm_str_t *text,
 static llm_int_t
 anthropic_fold_event(void *data, const llm_event_t *ev)
 {
-    llm_uint_t              i, allowed;
-    anthropic_fold_t       *f = data;
-    llm_json_value_t        type, v[ANTHROPIC_F_MAX];
-    static const llm_str_t  names[ANTHROPIC_F_MAX] = {
-        llm_string("type"),
-        llm_string("index"),
-        llm_string("delta"),
-        llm_string("content_block"),
-        llm_string("message"),
-        llm_string("usage"),
-        llm_string("context_management")
-    };
-    static const u_char     members[] = {
-        [ANTHROPIC_T_START] = llm_bit(ANTHROPIC_F_MESSAGE),
-        [ANTHROPIC_T_BLOCK_START] = llm_bit(ANTHROPIC_F_INDEX)
-                                    |llm_bit(ANTHROPIC_F_BLOCK),
-        [ANTHROPIC_T_BLOCK_DELTA] = llm_bit(ANTHROPIC_F_INDEX)
-                                    |llm_bit(ANTHROPIC_F_DELTA),
-        [ANTHROPIC_T_BLOCK_STOP] = llm_bit(ANTHROPIC_F_INDEX),
-        [ANTHROPIC_T_DELTA] = llm_bit(ANTHROPIC_F_DELTA)
-                              |llm_bit(ANTHROPIC_F_USAGE)
-                              |llm_bit(ANTHROPIC_F_CONTEXT),
-        [ANTHROPIC_T_STOP] = 0
-    };
-    anthropic_type_e        event;
+    anthropic_fold_t  *f = data;
+    anthropic_type_e   type;
+    llm_json_value_t   v[ANTHROPIC_F_MAX];
 
-    if (llm_json_scan(&ev->data, LLM_RETELL_DEPTH, names, &type, 1, NULL)
-        != LLM_OK)
-    {
-        return LLM_DECLINED;
-    }
+    type = anthropic_fold_read(ev, v);
 
-    event = anthropic_event_type(ev, &type);
-
-    if (event == ANTHROPIC_T_PING) {
+    if (type == ANTHROPIC_T_PING) {
         return LLM_OK;
     }
 
-    if (event == ANTHROPIC_T_OTHER || event == ANTHROPIC_T_ERROR || f->stopped
-        || llm_retell_members(&ev->data, names, v, ANTHROPIC_F_MAX) != LLM_OK)
+    if (f->stopped
+        || (type == ANTHROPIC_T_START)
+           != (f->message.type == LLM_JSON_ABSENT))
     {
         return LLM_DECLINED;
     }
 
-    allowed = members[event] | llm_bit(ANTHROPIC_F_TYPE);
+    switch (type) {
 
-    for (i = 0; i < ANTHROPIC_F_MAX; i++) {
-        if (v[i].type != LLM_JSON_ABSENT && !(allowed & llm_bit(i))) {
-            return LLM_DECLINED;
-        }
-    }
-
-    if (event == ANTHROPIC_T_START) {
+    case ANTHROPIC_T_START:
         return anthropic_fold_start(f, &v[ANTHROPIC_F_MESSAGE]);
-    }
-
-    if (f->message.type == LLM_JSON_ABSENT) {
-        return LLM_DECLINED;
-    }
-
-    switch (event) {
 
     case ANTHROPIC_T_BLOCK_START:
         return anthropic_fold_block(f, v);
@@ -238,10 +167,55 @@ anthropic_fold_event(void *data, const llm_event_t *ev)
     case ANTHROPIC_T_DELTA:
         return anthropic_fold_end(f, v);
 
-    default: /* ANTHROPIC_T_STOP */
+    case ANTHROPIC_T_STOP:
         f->stopped = 1;
         return LLM_OK;
+
+    default:
+        return LLM_DECLINED;
     }
+}
+
+
+/* its members; ANTHROPIC_T_OTHER: it is not valid, or it has others than such
+ * an event should have */
+
+static anthropic_type_e
+anthropic_fold_read(const llm_event_t *ev, llm_json_value_t *v)
+{
+    llm_uint_t        i, allowed;
+    anthropic_type_e  type;
+    llm_json_value_t  name;
+
+    if (llm_json_scan(&ev->data, LLM_RETELL_DEPTH, anthropic_fold_names,
+                      &name, 1, NULL)
+        != LLM_OK)
+    {
+        return ANTHROPIC_T_OTHER;
+    }
+
+    type = anthropic_event_type(ev, &name);
+
+    if (type == ANTHROPIC_T_PING) {
+        return type;
+    }
+
+    if (llm_retell_members(&ev->data, anthropic_fold_names, v,
+                           ANTHROPIC_F_MAX)
+        != LLM_OK)
+    {
+        return ANTHROPIC_T_OTHER;
+    }
+
+    allowed = anthropic_fold_allowed[type] | llm_bit(ANTHROPIC_F_TYPE);
+
+    for (i = 0; i < ANTHROPIC_F_MAX; i++) {
+        if (v[i].type != LLM_JSON_ABSENT && !(allowed & llm_bit(i))) {
+            return ANTHROPIC_T_OTHER;
+        }
+    }
+
+    return type;
 }
 
 
@@ -255,7 +229,7 @@ anthropic_fold_start(anthropic_fold_t *f, const llm_json_value_t *message)
         llm_string("usage")
     };
 
-    if (f->message.type != LLM_JSON_ABSENT || !llm_retell_simple(message)) {
+    if (!llm_retell_simple(message)) {
         return LLM_DECLINED;
     }
 
@@ -587,7 +561,9 @@ anthropic_fold_end(anthropic_fold_t *f, const llm_json_value_t *v)
     delta = &v[ANTHROPIC_F_DELTA];
     usage = &v[ANTHROPIC_F_USAGE];
 
-    if (f->open || f->ndeltas == ANTHROPIC_DELTAS || !llm_retell_simple(delta)) {
+    if (f->open || f->ndeltas == ANTHROPIC_DELTAS
+        || !llm_retell_simple(delta))
+    {
         return LLM_DECLINED;
     }
 
@@ -630,6 +606,7 @@ anthropic_fold_whole(const anthropic_fold_t *f)
 {
     llm_json_value_t        v;
     static const llm_str_t  reason = llm_string("stop_reason");
+    static const llm_str_t  context = llm_string("context_management");
 
     if (!f->stopped || f->open
         || !anthropic_fold_over(f->deltas, f->ndeltas, &reason, &v)
@@ -641,8 +618,7 @@ anthropic_fold_whole(const anthropic_fold_t *f)
     /* in either place, but not in both */
 
     return f->context.type == LLM_JSON_ABSENT
-           || !anthropic_fold_over(f->deltas, f->ndeltas, &anthropic_context,
-                                   &v);
+           || !anthropic_fold_over(f->deltas, f->ndeltas, &context, &v);
 }
 
 
@@ -662,276 +638,4 @@ anthropic_fold_free(anthropic_fold_t *f)
 
     llm_list_free(&f->blocks, f->mem);
     llm_list_free(&f->pieces, f->mem);
-}
-
-
-static void
-anthropic_render_message(llm_out_t *o, const void *data)
-{
-    u_char                  *pos;
-    llm_str_t                name;
-    llm_uint_t               first, content, usage, context;
-    llm_json_value_t         value;
-    const anthropic_fold_t  *f = data;
-
-    pos = NULL;
-    first = 1;
-
-    /* what is still to be written */
-
-    content = 1;
-    usage = (f->nusages != 0);
-    context = (f->context.type != LLM_JSON_ABSENT);
-
-    llm_out_text(o, "{");
-
-    while (llm_json_next(&f->message.raw, &pos, &name, &value) == LLM_OK) {
-        llm_retell_name(o, &name, &first);
-
-        if (content && llm_json_name_is(&name, "content", 7)) {
-            anthropic_render_content(o, f);
-            content = 0;
-
-        } else if (usage && llm_json_name_is(&name, "usage", 5)) {
-            anthropic_render_usage(o, f);
-            usage = 0;
-
-        } else if (context
-                   && llm_json_name_is(&name, "context_management", 18))
-        {
-            llm_out(o, f->context.raw.data, f->context.raw.len);
-            context = 0;
-
-        } else {
-            (void) anthropic_fold_over(f->deltas, f->ndeltas, &name, &value);
-            llm_out(o, value.raw.data, value.raw.len);
-        }
-    }
-
-    if (content) {
-        llm_retell_name(o, &anthropic_content, &first);
-        anthropic_render_content(o, f);
-    }
-
-    anthropic_render_added(o, &f->message.raw, f->deltas, f->ndeltas, &first);
-
-    if (context) {
-        llm_retell_name(o, &anthropic_context, &first);
-        llm_out(o, f->context.raw.data, f->context.raw.len);
-    }
-
-    if (usage) {
-        llm_retell_name(o, &anthropic_used, &first);
-        anthropic_render_usage(o, f);
-    }
-
-    llm_out_text(o, "}");
-}
-
-
-static void
-anthropic_render_content(llm_out_t *o, const anthropic_fold_t *f)
-{
-    llm_uint_t          i;
-    anthropic_block_t  *b;
-
-    b = f->blocks.items;
-
-    llm_out_text(o, "[");
-
-    for (i = 0; i < f->blocks.n; i++) {
-        llm_out(o, ",", i ? 1 : 0);
-        anthropic_render_block(o, f, &b[i]);
-    }
-
-    llm_out_text(o, "]");
-}
-
-
-static void
-anthropic_render_block(llm_out_t *o, const anthropic_fold_t *f,
-    const anthropic_block_t *b)
-{
-    u_char            *pos;
-    llm_str_t          name;
-    llm_uint_t         i, first;
-    llm_json_value_t   value;
-
-    if (b->npieces == 0) {
-        llm_out(o, b->value.raw.data, b->value.raw.len);
-        return;
-    }
-
-    pos = NULL;
-    first = 1;
-
-    llm_out_text(o, "{");
-
-    while (llm_json_next(&b->value.raw, &pos, &name, &value) == LLM_OK) {
-        llm_retell_name(o, &name, &first);
-
-        for (i = 0; i < ANTHROPIC_S_MAX; i++) {
-            if (b->n[i] && b->begun[i].raw.data == value.raw.data) {
-                break;
-            }
-        }
-
-        if (i < ANTHROPIC_S_MAX) {
-            anthropic_render_pieces(o, f, b, i);
-
-        } else {
-            llm_out(o, value.raw.data, value.raw.len);
-        }
-    }
-
-    for (i = 0; i < ANTHROPIC_S_MAX; i++) {
-
-        if (b->n[i] && b->begun[i].type == LLM_JSON_ABSENT) {
-            llm_retell_name(o, &anthropic_streamed[i].name, &first);
-            anthropic_render_pieces(o, f, b, i);
-        }
-    }
-
-    llm_out_text(o, "}");
-}
-
-
-static void
-anthropic_render_pieces(llm_out_t *o, const anthropic_fold_t *f,
-    const anthropic_block_t *b, llm_uint_t member)
-{
-    llm_str_t                 begun;
-    llm_uint_t                i, array, comma;
-    const anthropic_piece_t  *piece;
-
-    if (member == ANTHROPIC_S_INPUT) {
-        llm_out(o, b->input, b->len);
-        return;
-    }
-
-    array = (anthropic_streamed[member].type == LLM_JSON_ARRAY);
-    comma = array && !llm_json_empty(&b->begun[member]);
-
-    llm_out(o, array ? "[" : "\"", 1);
-
-    if (comma) {
-        begun = b->begun[member].raw;
-        llm_out(o, begun.data + 1, begun.len - 2);
-
-    } else if (!array) {
-        begun = llm_retell_inside(&b->begun[member]);
-        llm_out(o, begun.data, begun.len);
-    }
-
-    piece = (anthropic_piece_t *) f->pieces.items + b->piece;
-
-    for (i = 0; i < b->npieces; i++) {
-
-        if (piece[i].member == member) {
-            llm_out(o, ",", comma);
-            llm_out(o, piece[i].text.data, piece[i].text.len);
-            comma = array;
-        }
-    }
-
-    llm_out(o, array ? "]" : "\"", 1);
-}
-
-
-/* counts are cumulative: the last one counts */
-
-static void
-anthropic_render_usage(llm_out_t *o, const anthropic_fold_t *f)
-{
-    u_char            *pos;
-    llm_str_t          name;
-    llm_uint_t         first;
-    llm_json_value_t   value;
-
-    pos = NULL;
-    first = 1;
-
-    llm_out_text(o, "{");
-
-    while (llm_json_next(&f->usage.raw, &pos, &name, &value) == LLM_OK) {
-        (void) anthropic_fold_over(f->usages, f->nusages, &name, &value);
-
-        llm_retell_name(o, &name, &first);
-        llm_out(o, value.raw.data, value.raw.len);
-    }
-
-    anthropic_render_added(o, &f->usage.raw, f->usages, f->nusages, &first);
-
-    llm_out_text(o, "}");
-}
-
-
-/* the objects' members that base has not, each one once */
-
-static void
-anthropic_render_added(llm_out_t *o, const llm_str_t *base,
-    const llm_str_t *objects, llm_uint_t n, llm_uint_t *first)
-{
-    u_char            *pos;
-    llm_str_t          name;
-    llm_uint_t         i;
-    llm_json_value_t   value;
-
-    for (i = 0; i < n; i++) {
-        pos = NULL;
-
-        while (llm_json_next(&objects[i], &pos, &name, &value) == LLM_OK) {
-
-            if (anthropic_fold_has(base, 1, &name)
-                || anthropic_fold_has(objects, i, &name))
-            {
-                continue;
-            }
-
-            (void) anthropic_fold_over(objects, n, &name, &value);
-
-            llm_retell_name(o, &name, first);
-            llm_out(o, value.raw.data, value.raw.len);
-        }
-    }
-}
-
-
-static llm_uint_t
-anthropic_fold_has(const llm_str_t *objects, llm_uint_t n,
-    const llm_str_t *name)
-{
-    llm_json_value_t  v;
-
-    while (n--) {
-        (void) llm_json_find(&objects[n], name, &v, 1);
-
-        if (v.type != LLM_JSON_ABSENT) {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
-/* The last one's member of this name; 1 if there is one.  What is null does
- * not count: it was told before, or is told by nobody. */
-
-static llm_uint_t
-anthropic_fold_over(const llm_str_t *objects, llm_uint_t n,
-    const llm_str_t *name, llm_json_value_t *value)
-{
-    llm_json_value_t  v;
-
-    while (n--) {
-        (void) llm_json_find(&objects[n], name, &v, 1);
-
-        if (v.type != LLM_JSON_ABSENT && v.type != LLM_JSON_NULL) {
-            *value = v;
-            return 1;
-        }
-    }
-
-    return 0;
 }

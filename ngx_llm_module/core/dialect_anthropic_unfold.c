@@ -144,7 +144,7 @@ anthropic_unfolds_block(const llm_json_value_t *block)
 {
     anthropic_kind_e         kind;
     llm_json_value_t         s[ANTHROPIC_S_MAX];
-    const llm_json_value_t  *citations, *signature;
+    const llm_json_value_t  *signature;
 
     if (!llm_retell_simple(block)) {
         return 0;
@@ -155,12 +155,8 @@ anthropic_unfolds_block(const llm_json_value_t *block)
     switch (kind) {
 
     case ANTHROPIC_K_TEXT:
-        citations = &s[ANTHROPIC_S_CITATIONS];
-
         return s[ANTHROPIC_S_TEXT].type == LLM_JSON_STRING
-               && (citations->type == LLM_JSON_ARRAY
-                   || citations->type == LLM_JSON_NULL
-                   || citations->type == LLM_JSON_ABSENT);
+               && llm_retell_objects(&s[ANTHROPIC_S_CITATIONS]);
 
     case ANTHROPIC_K_THINKING:
         signature = &s[ANTHROPIC_S_SIGNATURE];

@@ -15,6 +15,9 @@
 #include "llm_retell.h"
 
 
+#define OPENAI_ID_MAX  512
+
+
 /* what an item or a part of one is, and what is told of it in pieces */
 
 typedef struct {
@@ -73,12 +76,10 @@ enum {
 };
 
 
-static llm_uint_t openai_unfolds(const llm_str_t *text,
-    llm_json_value_t *output);
+static llm_uint_t openai_unfolds(const llm_str_t *text);
 static llm_uint_t openai_unfolds_item(const llm_json_value_t *item);
 static llm_uint_t openai_unfolds_parts(const openai_parts_t *parts,
     const llm_json_value_t *list);
-static llm_uint_t openai_unfolds_array(const llm_json_value_t *value);
 static const openai_item_t *openai_item_find(const llm_json_value_t *type);
 static const openai_told_t *openai_told_find(const openai_told_t *told,
     const llm_json_value_t *type);
@@ -189,10 +190,9 @@ llm_int_t
 openai_responses_unfold(const llm_str_t *text, const llm_mem_t *mem,
     llm_str_t *out)
 {
-    llm_str_t         whole;
-    llm_json_value_t  output;
+    llm_str_t  whole;
 
-    if (!openai_unfolds(text, &output)) {
+    if (!openai_unfolds(text)) {
         return LLM_DECLINED;
     }
 
@@ -216,10 +216,9 @@ openai_responses_unfold(const llm_str_t *text, const llm_mem_t *mem,
 /* 1 if there is an event for each thing in the response */
 
 static llm_uint_t
-openai_unfolds(const llm_str_t *text, llm_json_value_t *output)
+openai_unfolds(const llm_str_t *text)
 {
     u_char                 *pos;
-    llm_uint_t              n;
 
     enum { STATUS = 0, ERROR, INCOMPLETE, OUTPUT, MAX };
 
@@ -246,21 +245,19 @@ openai_unfolds(const llm_str_t *text, llm_json_value_t *output)
         || !llm_json_is(&v[STATUS], "completed", 9)
         || llm_json_true(&v[ERROR])
         || llm_json_true(&v[INCOMPLETE])
-        || v[OUTPUT].type != LLM_JSON_ARRAY)
+        || v[OUTPUT].type != LLM_JSON_ARRAY
+        || !llm_retell_objects(&v[OUTPUT]))
     {
         return 0;
     }
 
-    n = 0;
     pos = NULL;
 
     while (llm_json_next(&v[OUTPUT].raw, &pos, NULL, &item) == LLM_OK) {
-        if (n++ == LLM_RETELL_ITEMS || !openai_unfolds_item(&item)) {
+        if (!openai_unfolds_item(&item)) {
             return 0;
         }
     }
-
-    *output = v[OUTPUT];
 
     return 1;
 }
@@ -280,7 +277,11 @@ openai_unfolds_item(const llm_json_value_t *item)
 
     type = openai_item_find(&v[OPENAI_V_TYPE]);
 
-    if (type == NULL || v[OPENAI_V_ID].type != LLM_JSON_STRING) {
+    /* each event repeats the id */
+
+    if (type == NULL || v[OPENAI_V_ID].type != LLM_JSON_STRING
+        || v[OPENAI_V_ID].raw.len > OPENAI_ID_MAX)
+    {
         return 0;
     }
 
@@ -302,21 +303,23 @@ openai_unfolds_parts(const openai_parts_t *parts,
     const llm_json_value_t *list)
 {
     u_char               *pos;
-    llm_uint_t            n;
     llm_json_value_t      part, v[OPENAI_V_MAX], value;
     const openai_told_t  *told;
 
-    if (!openai_unfolds_array(list) || (parts == NULL && list->raw.len)) {
+    if (parts == NULL) {
+        return list->type == LLM_JSON_ABSENT;
+    }
+
+    if (!llm_retell_objects(list)) {
         return 0;
     }
 
-    n = 0;
     pos = NULL;
 
     while (list->type == LLM_JSON_ARRAY
            && llm_json_next(&list->raw, &pos, NULL, &part) == LLM_OK)
     {
-        if (n++ == LLM_RETELL_ITEMS || !llm_retell_simple(&part)) {
+        if (!llm_retell_simple(&part)) {
             return 0;
         }
 
@@ -334,7 +337,7 @@ openai_unfolds_parts(const openai_parts_t *parts,
         /* deltas tell the logprobs of their tokens, which are not known */
 
         if (value.type != LLM_JSON_STRING
-            || !openai_unfolds_array(&v[OPENAI_V_ANNOTATIONS])
+            || !llm_retell_objects(&v[OPENAI_V_ANNOTATIONS])
             || !llm_json_empty(&v[OPENAI_V_LOGPROBS]))
         {
             return 0;
@@ -342,14 +345,6 @@ openai_unfolds_parts(const openai_parts_t *parts,
     }
 
     return 1;
-}
-
-
-static llm_uint_t
-openai_unfolds_array(const llm_json_value_t *value)
-{
-    return value->type == LLM_JSON_ABSENT || value->type == LLM_JSON_NULL
-           || value->type == LLM_JSON_ARRAY;
 }
 
 

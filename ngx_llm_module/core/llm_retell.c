@@ -188,6 +188,34 @@ llm_retell_simple(const llm_json_value_t *value)
 }
 
 
+llm_uint_t
+llm_retell_objects(const llm_json_value_t *value)
+{
+    u_char            *pos;
+    llm_uint_t         n;
+    llm_json_value_t   item;
+
+    if (value->type == LLM_JSON_ABSENT || value->type == LLM_JSON_NULL) {
+        return 1;
+    }
+
+    if (value->type != LLM_JSON_ARRAY) {
+        return 0;
+    }
+
+    n = 0;
+    pos = NULL;
+
+    while (llm_json_next(&value->raw, &pos, NULL, &item) == LLM_OK) {
+        if (n++ == LLM_RETELL_ITEMS || item.type != LLM_JSON_OBJECT) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 llm_str_t
 llm_retell_inside(const llm_json_value_t *value)
 {

@@ -55,6 +55,9 @@ llm_int_t llm_retell_members(const llm_str_t *object, const llm_str_t *names,
  * without escapes, each one once: names can be compared as they stand */
 llm_uint_t llm_retell_simple(const llm_json_value_t *value);
 
+/* 1 if it is an array of at most LLM_RETELL_ITEMS objects, null or absent */
+llm_uint_t llm_retell_objects(const llm_json_value_t *value);
+
 /* the inside of a string, as it is written; of anything else nothing */
 llm_str_t llm_retell_inside(const llm_json_value_t *value);
 

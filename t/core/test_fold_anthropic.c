@@ -380,6 +380,8 @@ static const case_t  undone[] = {
       NULL },
     { "citations that are none", DONE("{\"type\":\"text\",\"text\":\"\","
       "\"citations\":{}}"), NULL },
+    { "a citation that is no object", DONE("{\"type\":\"text\",\"text\":"
+      "\"\",\"citations\":[{},1]}"), NULL },
     { "a tool without input", DONE("{\"type\":\"tool_use\"}"), NULL },
     { "an input that is no object", DONE(P_TOOL("[]")), NULL },
     { "thinking that is none", DONE("{\"type\":\"thinking\"}"), NULL },

@@ -228,6 +228,8 @@ static const case_t  undone[] = {
       NULL },
     { "logprobs", PLAIN(MESSAGE("{\"type\":\"output_text\",\"text\":\"a\","
       "\"logprobs\":[{}]}")), NULL },
+    { "an annotation that is no object", PLAIN(MESSAGE("{\"type\":"
+      "\"output_text\",\"text\":\"a\",\"annotations\":[{},1]}")), NULL },
     { "annotations that are none", PLAIN(MESSAGE("{\"type\":\"output_text\","
       "\"text\":\"a\",\"annotations\":{}}")), NULL }
 };
@@ -378,11 +380,52 @@ golden(void)
 }
 
 
+/* what each event repeats, or needs an event of its own */
+
+static void
+limits(void)
+{
+    char       *x, *p;
+    size_t      i;
+    llm_str_t   out;
+    llm_uint_t  n;
+
+    x = malloc(65536);
+
+    for (n = 510; n <= 511; n++) {
+        sprintf(x, "{\"status\":\"completed\",\"output\":[{\"type\":"
+                "\"message\",\"content\":[],\"id\":\"%0*d\"}]}", (int) n,
+                1);
+        is_int(retell(&responses, 1, x, strlen(x), &out),
+               n == 510 ? LLM_OK : LLM_DECLINED, "length of an id");
+        free(out.data);
+    }
+
+    for (n = 1024; n <= 1025; n++) {
+        p = x + sprintf(x, "{\"status\":\"completed\",\"output\":[");
+
+        for (i = 0; i < n; i++) {
+            p += sprintf(p, "%s{\"type\":\"message\",\"id\":\"%zu\"}",
+                         i ? "," : "", i);
+        }
+
+        strcpy(p, "]}");
+
+        is_int(retell(&responses, 1, x, strlen(x), &out),
+               n == 1024 ? LLM_OK : LLM_DECLINED, "number of items");
+        free(out.data);
+    }
+
+    free(x);
+}
+
+
 int
 main(void)
 {
     tables();
     golden();
+    limits();
 
     return done();
 }
