@@ -284,6 +284,10 @@ ngx_http_llm_cache_absent(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 
     cache->store = 0;
 
+    /* SDKs would ask again, and again, what can't have changed */
+
+    ctx->spent = 1;
+
     ctx->error = "not_cached";
     err->status = NGX_HTTP_GATEWAY_TIME_OUT;
     err->code = "not_cached";
@@ -638,7 +642,8 @@ ngx_http_llm_cache_str(ngx_pool_t *pool, ngx_str_t *dst, llm_str_t *src)
 
 /*
  * Every target has failed, and nothing was shown.  NGX_OK: an answer whose
- * time is over is better than none, and the flight is that answer now.
+ * time is over is better than none, and the flight is that answer now.  Not
+ * for who has asked for a fresh one (RFC 9111, 4.2.4 and 5.2.1.1).
  */
 
 ngx_int_t
@@ -651,6 +656,7 @@ ngx_http_llm_cache_stale(ngx_http_llm_ctx_t *ctx, ngx_uint_t failure)
 
     if (cache == NULL || !cache->keyed
         || cache->conf->stale == 0
+        || cache->no_cache || cache->max_age != -1
         || failure == LLM_FAIL_CLIENT
         || failure == LLM_FAIL_CONTEXT
         || ctx->reader.head_sent || ctx->aborted || ctx->finalized)

@@ -645,13 +645,17 @@ ngx_str_t *ngx_http_llm_cache_name(ngx_uint_t status);
 ngx_int_t ngx_http_llm_cache_headers(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_cache_cleanup(ngx_http_llm_ctx_t *ctx);
 
-/* ngx_http_llm_cache_key.c: what of a request makes its key */
+/* ngx_http_llm_cache_head.c: what a request's head says to it */
 ngx_int_t ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx);
+
+/* ngx_http_llm_cache_key.c: what of a request makes its key */
 ngx_int_t ngx_http_llm_cache_scope(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx);
+
+/* ngx_http_llm_cache_seen.c: keys of requests that were seen before */
 ngx_int_t ngx_http_llm_cache_seen(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_cache_remember(ngx_http_llm_ctx_t *ctx);
-void ngx_http_llm_cache_key_exit_worker(void);
+void ngx_http_llm_cache_seen_exit_worker(void);
 
 /* ngx_http_llm_cache_keep.c: an answer that is kept */
 ngx_int_t ngx_http_llm_keep_begin(ngx_http_llm_ctx_t *ctx);
