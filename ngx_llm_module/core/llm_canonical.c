@@ -22,26 +22,12 @@
 
 #include <string.h>
 
-#include "llm_dialect.h"
+#include "llm_canonical.h"
 #include "llm_scan.h"
 
 
 #define LLM_CANONICAL_SMALL   64       /* items that need no memory */
 #define LLM_CANONICAL_TEXT    4096     /* bytes of a text, the same */
-#define LLM_CANONICAL_INSERT  12       /* so few are sorted by insertion */
-
-
-typedef struct {
-    uint64_t               key;        /* first 8 bytes of its name, which
-                                          decide nearly always */
-    uint32_t               name;       /* in the source, behind the quote */
-    uint32_t               len:31;     /* as written */
-    uint32_t               escaped:1;
-    uint32_t               start;      /* in the text without whitespace: of */
-    uint32_t               end;        /* its name and behind its value */
-    uint32_t               first;      /* objects in its value */
-    uint32_t               last;
-} llm_canonical_member_t;
 
 
 /* an object; in the order of their opening brackets */
@@ -115,8 +101,6 @@ static llm_int_t llm_canonical_close(llm_canonical_t *c,
     llm_canonical_frame_t *f, const u_char *p);
 static inline const u_char *llm_canonical_scalar(llm_canonical_t *c,
     const llm_canonical_frame_t *f, const u_char *p);
-static inline const u_char *llm_canonical_loose(const u_char *p,
-    const u_char *last);
 static inline const u_char *llm_canonical_string(llm_canonical_t *c,
     const u_char *p);
 static const u_char *llm_canonical_string_rest(llm_canonical_t *c,
@@ -133,19 +117,6 @@ static u_char *llm_canonical_emit(const llm_canonical_t *c, u_char *dst,
     const llm_canonical_member_t *m);
 static inline u_char *llm_canonical_copy(const llm_canonical_t *c,
     u_char *dst, size_t pos, size_t end);
-
-static void llm_canonical_sort(const llm_canonical_t *c,
-    llm_canonical_member_t *m, llm_canonical_member_t *tmp, size_t n);
-static void llm_canonical_insert(const llm_canonical_t *c,
-    llm_canonical_member_t *m, size_t n);
-static inline uint64_t llm_canonical_key(const llm_canonical_t *c,
-    const llm_canonical_member_t *m);
-static inline llm_int_t llm_canonical_compare(const llm_canonical_t *c,
-    const llm_canonical_member_t *a, const llm_canonical_member_t *b);
-static llm_int_t llm_canonical_compare_names(const llm_canonical_t *c,
-    const llm_canonical_member_t *a, const llm_canonical_member_t *b);
-static size_t llm_canonical_unescape(const u_char **p, const u_char *last,
-    u_char *dst);
 
 
 #define llm_canonical_item(array, type, i)  (&((type *) (array).data)[i])
@@ -392,7 +363,7 @@ llm_canonical_name(llm_canonical_t *c, llm_canonical_frame_t *f,
     m->name = name - c->src;
     m->len = p - 1 - name;
     m->escaped = c->escaped;
-    m->key = llm_canonical_key(c, m);
+    m->key = llm_canonical_key(m, c->src, c->last);
     m->first = c->objects.n;
 
     if (top && c->skip && llm_canonical_skips(c, name, m->len)) {
@@ -401,7 +372,7 @@ llm_canonical_name(llm_canonical_t *c, llm_canonical_frame_t *f,
     }
 
     if (f->sorted && c->open.n - f->base > 1
-        && llm_canonical_compare(c, m - 1, m) > 0)
+        && llm_canonical_compare(m - 1, m, c->src) > 0)
     {
         f->sorted = 0;
     }
@@ -508,7 +479,7 @@ llm_canonical_close(llm_canonical_t *c, llm_canonical_frame_t *f,
     from = llm_canonical_item(c->open, llm_canonical_member_t, f->base);
 
     memcpy(to, from, n * sizeof(llm_canonical_member_t));
-    llm_canonical_sort(c, to, from, n);
+    llm_canonical_sort(to, from, n, c->src);
 
     return LLM_OK;
 }
@@ -531,7 +502,7 @@ llm_canonical_scalar(llm_canonical_t *c, const llm_canonical_frame_t *f,
     start = p;
 
     if (f->close == ']') {
-        p = llm_canonical_loose(p, c->last);
+        p = llm_scan_list(p, c->last);
 
     } else {
         while (p < c->last && *p > ' ' && *p != ',' && *p != ']'
@@ -542,46 +513,6 @@ llm_canonical_scalar(llm_canonical_t *c, const llm_canonical_frame_t *f,
     }
 
     return (p == start) ? NULL : llm_canonical_gap(c, p);
-}
-
-
-/* in an array: what is not of a number, a word or a comma */
-
-static inline const u_char *
-llm_canonical_loose(const u_char *p, const u_char *last)
-{
-    u_char   ch;
-#if (LLM_SSE2)
-    int      mask;
-    __m128i  v, low, odd;
-
-    while (last - p >= 16) {
-        v = _mm_loadu_si128((const __m128i *) p);
-
-        low = _mm_or_si128(v, _mm_set1_epi8(0x20));
-        odd = _mm_or_si128(llm_eq(low, '{'), llm_eq(low, '}'));
-        odd = _mm_or_si128(odd, llm_eq(v, '"'));
-        odd = _mm_or_si128(odd, _mm_cmplt_epi8(v, _mm_set1_epi8('!')));
-        mask = _mm_movemask_epi8(odd);
-
-        if (mask) {
-            return p + __builtin_ctz(mask);
-        }
-
-        p += 16;
-    }
-
-#endif
-
-    for ( /* void */ ; p < last; p++) {
-        ch = *p | 0x20;
-
-        if (ch == '{' || ch == '}' || *p == '"' || *p <= ' ' || *p >= 0x80) {
-            break;
-        }
-    }
-
-    return p;
 }
 
 
@@ -867,224 +798,4 @@ llm_canonical_copy(const llm_canonical_t *c, u_char *dst, size_t pos,
     }
 
     return dst + n;
-}
-
-
-static void
-llm_canonical_sort(const llm_canonical_t *c, llm_canonical_member_t *m,
-    llm_canonical_member_t *tmp, size_t n)
-{
-    size_t                   half;
-    llm_canonical_member_t  *left, *right, *left_last, *right_last;
-
-    if (n <= LLM_CANONICAL_INSERT) {
-        llm_canonical_insert(c, m, n);
-        return;
-    }
-
-    half = n / 2;
-
-    llm_canonical_sort(c, m, tmp, half);
-    llm_canonical_sort(c, m + half, tmp, n - half);
-
-    right = m + half;
-    right_last = m + n;
-
-    if (llm_canonical_compare(c, right - 1, right) <= 0) {
-        return;
-    }
-
-    memcpy(tmp, m, half * sizeof(llm_canonical_member_t));
-
-    left = tmp;
-    left_last = tmp + half;
-
-    while (left < left_last && right < right_last) {
-        *m++ = (llm_canonical_compare(c, left, right) <= 0) ? *left++
-                                                            : *right++;
-    }
-
-    /* those left of the right half are in their places */
-
-    memcpy(m, left, (u_char *) left_last - (u_char *) left);
-}
-
-
-static void
-llm_canonical_insert(const llm_canonical_t *c, llm_canonical_member_t *m,
-    size_t n)
-{
-    size_t                  i, k;
-    llm_canonical_member_t  member;
-
-    for (i = 1; i < n; i++) {
-
-        if (llm_canonical_compare(c, &m[i - 1], &m[i]) <= 0) {
-            continue;
-        }
-
-        member = m[i];
-
-        for (k = i; k && llm_canonical_compare(c, &m[k - 1], &member) > 0;
-             k--)
-        {
-            m[k] = m[k - 1];
-        }
-
-        m[k] = member;
-    }
-}
-
-
-/* filled up with zeros, which no name has in it unless it is escaped */
-
-static inline uint64_t
-llm_canonical_key(const llm_canonical_t *c, const llm_canonical_member_t *m)
-{
-    size_t         n;
-    u_char         buf[8 + 12];
-    uint64_t       key;
-    const u_char  *p, *last;
-
-    p = c->src + m->name;
-
-    if (!m->escaped && m->len >= 8) {
-        memcpy(&key, p, 8);
-        return __builtin_bswap64(key);
-    }
-
-    memset(buf, 0, 8);
-
-    if (!m->escaped) {
-
-        if (c->last - p >= 8) {
-            memcpy(&key, p, 8);
-            key = __builtin_bswap64(key);
-            return m->len ? key >> (64 - 8 * m->len) << (64 - 8 * m->len) : 0;
-        }
-
-        memcpy(buf, p, m->len);
-
-    } else {
-        last = p + m->len;
-
-        for (n = 0; n < 8 && p < last; /* void */ ) {
-            n += llm_canonical_unescape(&p, last, buf + n);
-        }
-
-        if (n < 8) {
-            memset(buf + n, 0, 8 - n);
-        }
-    }
-
-    memcpy(&key, buf, 8);
-
-    return __builtin_bswap64(key);
-}
-
-
-static inline llm_int_t
-llm_canonical_compare(const llm_canonical_t *c,
-    const llm_canonical_member_t *a, const llm_canonical_member_t *b)
-{
-    if (a->key != b->key) {
-        return (a->key < b->key) ? -1 : 1;
-    }
-
-    return llm_canonical_compare_names(c, a, b);
-}
-
-
-/* names that say the same, escaped or not, are equal */
-
-static llm_int_t
-llm_canonical_compare_names(const llm_canonical_t *c,
-    const llm_canonical_member_t *a, const llm_canonical_member_t *b)
-{
-    int            rc;
-    u_char         abuf[12], bbuf[12], *ap, *bp;
-    size_t         an, bn;
-    const u_char  *apos, *alast, *bpos, *blast;
-
-    apos = c->src + a->name;
-    bpos = c->src + b->name;
-
-    if (!a->escaped && !b->escaped) {
-        rc = memcmp(apos, bpos, a->len < b->len ? a->len : b->len);
-
-        return rc ? rc : (llm_int_t) a->len - (llm_int_t) b->len;
-    }
-
-    an = 0;
-    bn = 0;
-    ap = abuf;
-    bp = bbuf;
-    alast = apos + a->len;
-    blast = bpos + b->len;
-
-    for ( ;; ) {
-
-        if (an == 0 && apos < alast) {
-            ap = abuf;
-            an = llm_canonical_unescape(&apos, alast, abuf);
-        }
-
-        if (bn == 0 && bpos < blast) {
-            bp = bbuf;
-            bn = llm_canonical_unescape(&bpos, blast, bbuf);
-        }
-
-        if (an == 0 || bn == 0) {
-            return (llm_int_t) an - (llm_int_t) bn;
-        }
-
-        if (*ap != *bp) {
-            return (*ap < *bp) ? -1 : 1;
-        }
-
-        ap++;
-        bp++;
-        an--;
-        bn--;
-    }
-}
-
-
-/* the next byte or escape of a name: 1 to 12 bytes, of which at least one */
-
-static size_t
-llm_canonical_unescape(const u_char **p, const u_char *last, u_char *dst)
-{
-    size_t            n;
-    const u_char     *s;
-    llm_json_value_t  v;
-
-    s = *p;
-    n = 1;
-
-    if (*s == '\\' && last - s >= 2) {
-        n = 2;
-
-        if (s[1] == 'u' && last - s >= 6) {
-            n = 6;
-
-            if ((s[2] | 0x20) == 'd' && strchr("89abAB", s[3])
-                && last - s >= 12 && s[6] == '\\' && s[7] == 'u'
-                && (s[8] | 0x20) == 'd' && strchr("cdefCDEF", s[9]))
-            {
-                n = 12;
-            }
-        }
-    }
-
-    memset(&v, 0, sizeof(llm_json_value_t));
-
-    v.raw.data = (u_char *) s - 1;
-    v.raw.len = n + 2;
-    v.type = LLM_JSON_STRING;
-    v.escaped = 1;
-
-    *p = s + n;
-
-    return llm_json_unescape(dst, &v);
 }

@@ -185,6 +185,46 @@ llm_scan_bracket(const u_char *p, const u_char *last)
 }
 
 
+/* in an array: what is not of a number, a word or a comma */
+
+static inline const u_char *
+llm_scan_list(const u_char *p, const u_char *last)
+{
+    u_char   ch;
+#if (LLM_SSE2)
+    int      mask;
+    __m128i  v, low, odd;
+
+    while (last - p >= 16) {
+        v = _mm_loadu_si128((const __m128i *) p);
+
+        low = _mm_or_si128(v, _mm_set1_epi8(0x20));
+        odd = _mm_or_si128(llm_eq(low, '{'), llm_eq(low, '}'));
+        odd = _mm_or_si128(odd, llm_eq(v, '"'));
+        odd = _mm_or_si128(odd, _mm_cmplt_epi8(v, _mm_set1_epi8('!')));
+        mask = _mm_movemask_epi8(odd);
+
+        if (mask) {
+            return p + __builtin_ctz(mask);
+        }
+
+        p += 16;
+    }
+
+#endif
+
+    for ( /* void */ ; p < last; p++) {
+        ch = *p | 0x20;
+
+        if (ch == '{' || ch == '}' || *p == '"' || *p <= ' ' || *p >= 0x80) {
+            break;
+        }
+    }
+
+    return p;
+}
+
+
 /* the end of a line: CR or LF */
 
 static inline const u_char *
