@@ -109,8 +109,8 @@ static inline const u_char *llm_canonical_gap(llm_canonical_t *c,
     const u_char *p);
 static void llm_canonical_cut(llm_canonical_t *c, const u_char *p,
     const u_char *next);
-static inline void *llm_canonical_push(llm_canonical_t *c, llm_canonical_array_t *a,
-    size_t item, size_t n);
+static inline void *llm_canonical_push(llm_canonical_t *c,
+    llm_canonical_array_t *a, size_t item, size_t n);
 static void llm_canonical_free(llm_canonical_t *c);
 
 static u_char *llm_canonical_emit(const llm_canonical_t *c, u_char *dst,
