@@ -80,8 +80,8 @@ anthropic_unfold(const llm_endpoint_t *ep, const llm_str_t *text,
     u.text = text;
 
     if (ep->id != ANTHROPIC_MESSAGES
-        || llm_json_scan(text, LLM_RETELL_DEPTH, anthropic_unfold_names, u.v,
-                         ANTHROPIC_U_MAX, NULL)
+        || llm_json_scan(text, LLM_RETELL_PLAIN_DEPTH, anthropic_unfold_names,
+                         u.v, ANTHROPIC_U_MAX, NULL)
            != LLM_OK)
     {
         return LLM_DECLINED;

@@ -230,7 +230,7 @@ openai_unfolds(const llm_str_t *text)
         llm_string("output")
     };
 
-    if (llm_json_scan(text, LLM_RETELL_DEPTH, names, v, MAX, NULL)
+    if (llm_json_scan(text, LLM_RETELL_PLAIN_DEPTH, names, v, MAX, NULL)
         != LLM_OK)
     {
         return 0;

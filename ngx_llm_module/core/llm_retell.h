@@ -17,9 +17,11 @@
 #define LLM_RETELL_ITEMS    1024         /* blocks or output items */
 #define LLM_RETELL_MEMBERS  64           /* of an object that is looked into */
 
-/* what is taken out of an event, or put into one, is nested differently */
+/* of nesting: what is taken out of an event, or put into one, is nested
+ * deeper then, and must be readable still */
 
-#define LLM_RETELL_DEPTH  (LLM_JSON_DEPTH_MAX - 8)
+#define LLM_RETELL_DEPTH        (LLM_JSON_DEPTH_MAX - 8)
+#define LLM_RETELL_PLAIN_DEPTH  (LLM_JSON_DEPTH_MAX - 16)
 
 
 /* an array that grows; its items move then */
