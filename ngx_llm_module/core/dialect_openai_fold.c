@@ -69,8 +69,10 @@ enum {
     { llm_string(name), how, llm_null_string, &rules, 0 }
 
 
+/* Gemini gave calls that stand side by side one index and no id */
+
 static const llm_fold_rule_t  openai_fold_function[] = {
-    openai_rule("name", LLM_FOLD_SAME),
+    openai_rule("name", LLM_FOLD_SINGLE),
     openai_rule("arguments", LLM_FOLD_TEXT),
     openai_rule("input", LLM_FOLD_TEXT)
 };

@@ -119,7 +119,7 @@ openai_unfold_message(openai_unfold_t *u, const llm_json_value_t *message)
     for (i = OPENAI_U_TEXTS; i < OPENAI_U_TEXTS_END; i++) {
         if (v[i].type == LLM_JSON_STRING) {
             openai_chunk_pieces(u, &around[i - OPENAI_U_TEXTS], &v[i],
-                                 i == told);
+                                i == told);
         }
     }
 
@@ -375,7 +375,7 @@ openai_unfold_call_head(openai_unfold_t *u, const llm_json_value_t *call,
         }
 
         place = openai_name_place(&name, openai_call_names,
-                                    OPENAI_U_CALL_MAX);
+                                  OPENAI_U_CALL_MAX);
 
         if (place == OPENAI_U_CALL_INDEX + 1) {
             continue;

@@ -299,6 +299,7 @@ llm_fold_value(llm_fold_t *f, llm_fold_node_t *node, llm_fold_member_t *m,
 
     case LLM_FOLD_SAME:
     case LLM_FOLD_ONCE:
+    case LLM_FOLD_SINGLE:
         return llm_fold_same(m, v);
 
     case LLM_FOLD_FIRST:
@@ -370,6 +371,10 @@ llm_fold_same(llm_fold_member_t *m, const llm_json_value_t *v)
     if (llm_json_empty(kept) || llm_json_empty(v)) {
         llm_fold_take(m, v);
         return LLM_OK;
+    }
+
+    if (m->how == LLM_FOLD_SINGLE) {
+        return LLM_DECLINED;
     }
 
     if (kept->raw.len == v->raw.len

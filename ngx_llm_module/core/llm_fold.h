@@ -28,6 +28,8 @@ typedef enum {
                                           other's members */
     LLM_FOLD_ONCE,                     /* as above, but an array only once:
                                           it may be meant to be joined */
+    LLM_FOLD_SINGLE,                   /* only once: a second one may mean
+                                          that another object begins */
     LLM_FOLD_FIRST,                    /* the first that is not 0 */
     LLM_FOLD_LAST,                     /* the last that is not null; else not
                                           written */

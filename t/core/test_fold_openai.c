@@ -296,6 +296,22 @@ static const fold_t  folds[] = {
         "\"get\",\"arguments\":\"{}\"}}]")
       STOP, NULL },
 
+    { CHAT, "Gemini: no ids either",
+      D("\"tool_calls\":[{\"index\":0,\"id\":\"\",\"function\":{\"name\":"
+        "\"get\",\"arguments\":\"{}\"}}]")
+      D("\"tool_calls\":[{\"index\":0,\"id\":\"\",\"function\":{\"name\":"
+        "\"get\",\"arguments\":\"{}\"}}]")
+      STOP, NULL },
+
+    { CHAT, "a name and an id that are empty later",
+      D("\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":"
+        "\"get\",\"arguments\":\"{\"}}]")
+      D("\"tool_calls\":[{\"index\":0,\"id\":\"\",\"function\":{\"name\":"
+        "null,\"arguments\":\"}\"}},{\"index\":0,\"function\":{\"name\":"
+        "\"\",\"arguments\":null}}]")
+      STOP, PLAIN("\"content\":null,\"tool_calls\":[{\"id\":\"a\","
+                  "\"function\":{\"name\":\"get\",\"arguments\":\"{}\"}}]") },
+
     { CHAT, "OpenRouter",
       ": OPENROUTER PROCESSING\n\n"
       EV("{" TOP ",\"provider\":\"X\",\"choices\":[{\"index\":0,\"delta\":{"
