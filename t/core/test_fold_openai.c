@@ -402,6 +402,8 @@ static const fold_t  folds[] = {
     { CHAT, "no blank line at the end", ROLE END("stop") "data: [DONE]\n",
       NULL },
     { CHAT, "more behind the end", ROLE STOP ROLE, NULL },
+    { CHAT, "an event that is cut behind the end", ROLE STOP "data: {\n",
+      NULL },
     { CHAT, "two ends", ROLE STOP DONE, NULL },
     { CHAT, "no reason", ROLE DONE, NULL },
     { CHAT, "no reason of the second choice", ROLE
