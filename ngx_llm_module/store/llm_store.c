@@ -266,9 +266,8 @@ llm_store_mark(llm_store_t *s, const u_char key[LLM_KEY_LEN])
     memcpy(&n, key + LLM_KEY_SCOPE, sizeof(uint32_t));
     mark = &s->conf->marks[n % s->conf->nmarks];
 
-    if (*mark < LLM_STORE_MARK_MAX) {
-        (*mark)++;
-    }
+    n = *mark + LLM_STORE_MARK_HIT;
+    *mark = n < LLM_STORE_MARK_MAX ? n : LLM_STORE_MARK_MAX;
 }
 
 

@@ -730,7 +730,7 @@ llm_check_ids(llm_check_t *c, const u_char *p, uint64_t pgno)
 
     len = llm_check_size(&node);
 
-    if (txnid > c->txnid || len < sizeof(uint64_t)
+    if (txnid == 0 || txnid > c->txnid || len < sizeof(uint64_t)
         || len % sizeof(uint64_t) || len / sizeof(uint64_t) > c->last + 2)
     {
         return llm_check_fail(c, "the list of free pages is damaged");

@@ -44,11 +44,14 @@
 
 
 /* A mark is taken from an entry as the hand passes, and what has none goes.
- * A new one has as many as let it live for a whole round: chosen by trial,
- * see t/store/test_evict.c. */
+ * A new one lives for a whole round at least.  In a flood of new ones the
+ * hand goes nearly two rounds while as many are written as there is room for:
+ * so a hit counts for two.  Chosen by trial against an exact LRU, see
+ * t/store/test_evict.c. */
 
 #define LLM_STORE_MARK_NEW  1
-#define LLM_STORE_MARK_MAX  3
+#define LLM_STORE_MARK_HIT  2
+#define LLM_STORE_MARK_MAX  4
 
 
 /* of the tree "meta": "state" */

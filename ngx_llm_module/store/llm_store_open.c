@@ -31,6 +31,11 @@
 #define LLM_STORE_FLAGS  (MDB_NOTLS|MDB_NORDAHEAD|MDB_NOMEMINIT|MDB_NOSYNC)
 #define LLM_STORE_BAD    "data.mdb.bad-"
 
+/* a file that is larger than it should be by now needs some room to be
+ * emptied in */
+
+#define LLM_STORE_SLACK  (4 * 1024 * 1024)
+
 
 /* in open.lock */
 
@@ -440,6 +445,7 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
     char       path[LLM_STORE_PATH];
     MDB_env   *env;
     unsigned   flags;
+    uint64_t   size;
 
     rc = mdb_env_create(&env);
     if (rc) {
@@ -453,7 +459,9 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
     mdb_env_set_assert(env, llm_store_assert);
     mdb_env_set_maxreaders(env, LLM_STORE_READERS);
     mdb_env_set_maxdbs(env, 2);
-    mdb_env_set_mapsize(env, s->conf->size);
+
+    size = (o->file.last + 1) * o->file.psize + LLM_STORE_SLACK;
+    mdb_env_set_mapsize(env, size > s->conf->size ? size : s->conf->size);
 
     rc = mdb_env_open(env, s->conf->path, flags, 0600);
 

@@ -24,7 +24,7 @@
 
 #define LLM_STORE_BATCH    (16 * 1024 * 1024)  /* bytes of a transaction, and */
 #define LLM_STORE_ENTRIES  1000                /* entries */
-#define LLM_STORE_TRIES    4
+#define LLM_STORE_TRIES    5
 #define LLM_STORE_SYNC     10000               /* ms */
 #define LLM_STORE_CHECK    10000               /* ms: readers */
 #define LLM_STORE_SPEND    5                   /* ms of a tend() */
@@ -41,7 +41,6 @@ typedef struct {
 typedef struct {
     uint64_t               pages;      /* to be freed */
     uint64_t               goal;       /* or: to be left in use */
-    int                    force;
     int                    more;       /* goal is not reached */
 } llm_store_room_t;
 
@@ -213,9 +212,18 @@ llm_store_write_batch(llm_store_t *s, llm_entry_t *const *entries,
 
         memset(&room, 0, sizeof(llm_store_room_t));
         room.pages = (llm_store_pages(s, len) + 16) << try;
-        room.force = 1;
+
+        if (room.pages > s->limit / 16 + 16) {
+            room.pages = s->limit / 16 + 16;
+        }
 
         rc = llm_store_call(s, llm_store_room_txn, &room);
+
+        /* LMDB uses freed pages from the second transaction on */
+
+        if (rc == 0) {
+            rc = llm_store_call(s, llm_store_room_txn, NULL);
+        }
 
         if (rc) {
             llm_store_abort(s);
@@ -367,7 +375,7 @@ static int
 llm_store_room_txn(llm_store_t *s, void *data)
 {
     int                rc;
-    uint64_t           used;
+    uint64_t           used, goal;
     llm_store_room_t  *room = data;
 
     rc = llm_store_write_begin(s);
@@ -376,9 +384,13 @@ llm_store_room_txn(llm_store_t *s, void *data)
     }
 
     used = llm_store_used(s, s->wtxn);
-    room->goal = used > room->pages ? used - room->pages : 0;
+    goal = used;
 
-    rc = llm_store_evict(s, s->wtxn, room->goal, room->force);
+    if (room) {
+        goal = used > room->pages ? used - room->pages : 0;
+    }
+
+    rc = llm_store_evict(s, s->wtxn, goal, room != NULL);
     if (rc) {
         return rc;
     }
