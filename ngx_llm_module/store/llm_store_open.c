@@ -1084,7 +1084,9 @@ llm_store_write_begin(llm_store_t *s)
     llm_uint_t         try;
     llm_store_state_t  state;
 
-    for (try = 0; try < 3; try++) {
+    /* another process may be closed in between, and then another */
+
+    for (try = 0; try < 100; try++) {
         rc = mdb_txn_begin(s->env, NULL, 0, &s->wtxn);
 
         if (rc) {

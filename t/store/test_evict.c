@@ -204,8 +204,8 @@ flood(cache_t *c)
 
         if (i % 600 == 0) {
             for (k = 0; k < 20; k++) {
-                kept += ask(c, keys[k], &t) && i >= 600;
-                asked += (i >= 600);
+                kept += ask(c, keys[k], &t) && i >= 1800;
+                asked += (i >= 1800);
             }
         }
     }
