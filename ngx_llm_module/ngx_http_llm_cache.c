@@ -109,6 +109,7 @@ ngx_http_llm_cache_quick(ngx_http_llm_ctx_t *ctx)
 {
     if (ngx_http_llm_cache_seen(ctx) != NGX_OK
         || ctx->cache->no_cache
+        || ngx_http_llm_cache_pending(ctx->cache->key)
         || ngx_http_llm_cache_bypassed(ctx))
     {
         return NGX_DECLINED;
@@ -194,17 +195,13 @@ ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
         return ngx_http_llm_cache_absent(ctx, err);
     }
 
-    rc = ngx_http_llm_cache_find(ctx);
-
-    if (rc == NGX_OK) {
-        return NGX_OK;
-    }
-
     if (ngx_http_llm_cache_await(ctx) == NGX_OK) {
         return NGX_AGAIN;
     }
 
-    return ngx_http_llm_cache_absent(ctx, err);
+    rc = ngx_http_llm_cache_find(ctx);
+
+    return rc == NGX_OK ? NGX_OK : ngx_http_llm_cache_absent(ctx, err);
 }
 
 
@@ -299,7 +296,8 @@ ngx_http_llm_cache_absent(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 
 /*
  * The same question was answered a moment ago, and the answer is still on its
- * way to the file: who asks twice in a row is not to pay twice.
+ * way to the file: who asks twice in a row is not to pay twice, nor to be told
+ * what was there before.
  */
 
 static ngx_int_t
@@ -610,11 +608,12 @@ ngx_http_llm_cache_facts(ngx_http_llm_ctx_t *ctx, llm_entry_t *e)
         return NGX_ERROR;
     }
 
-    if (ctx->rq.stream || (e->flags & LLM_ENTRY_STREAM)) {
-        ngx_str_set(&ctx->flight->content_type, "application/json");
+    if (ctx->rq.stream != ((e->flags & LLM_ENTRY_STREAM) != 0)) {
 
-        if (ctx->rq.stream) {
-            ngx_str_null(&ctx->flight->content_type);
+        /* made anew: a stream has its type from the reader */
+
+        if (!ctx->rq.stream) {
+            ngx_str_set(&ctx->flight->content_type, "application/json");
         }
 
         return NGX_OK;

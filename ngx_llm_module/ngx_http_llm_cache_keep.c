@@ -354,6 +354,12 @@ ngx_http_llm_keep_item(ngx_http_llm_attempt_t *a)
         e->nruns = keep->nruns;
     }
 
+    /* a MISS was one for this form alone; else this is newer than both */
+
+    if (cache->status != NGX_HTTP_LLM_CACHE_MISS) {
+        e->flags |= LLM_ENTRY_ALONE;
+    }
+
     if (ctx->rq.usage_asked || a->asked_usage) {
         e->flags |= LLM_ENTRY_USAGE;
     }

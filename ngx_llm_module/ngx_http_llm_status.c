@@ -343,18 +343,19 @@ ngx_http_llm_status_cache(ngx_http_llm_main_conf_t *lmcf, u_char *p,
 static ngx_int_t
 ngx_http_llm_status_purge(ngx_http_request_t *r)
 {
+    size_t            len;
     ngx_int_t         rc;
     ngx_str_t        *type;
     ngx_table_elt_t  *h;
 
     h = r->headers_in.content_type;
     type = h ? &h->value : NULL;
+    len = sizeof("application/json") - 1;
 
     if (type == NULL
-        || type->len < sizeof("application/json") - 1
-        || ngx_strncasecmp(type->data, (u_char *) "application/json",
-                           sizeof("application/json") - 1)
-           != 0)
+        || type->len < len
+        || ngx_strncasecmp(type->data, (u_char *) "application/json", len) != 0
+        || (type->len > len && ngx_strchr("; \t", type->data[len]) == NULL))
     {
         return ngx_http_llm_status_error(r, NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
                                   "unsupported_media_type",

@@ -91,7 +91,10 @@ typedef struct {
 
 #define LLM_ENTRY_STREAM  0x01         /* text is events, else a plain body */
 #define LLM_ENTRY_COST    0x02         /* cost is known */
-#define LLM_ENTRY_USAGE   0x04         /* of a stream: some event tells usage */
+#define LLM_ENTRY_USAGE   0x04         /* of a stream: usage was asked for */
+#define LLM_ENTRY_ALONE   0x08         /* to llm_store_write() only: the entry
+                                          of the other form, if there is one,
+                                          is older and goes */
 
 typedef struct {
     u_char                 key[LLM_KEY_LEN];

@@ -142,7 +142,7 @@ llm_store_encode(u_char *dst, const llm_entry_t *e, uint64_t seq)
     h.known = e->usage.known;
     h.ttl = e->ttl;
     h.stale = e->stale;
-    h.flags = e->flags;
+    h.flags = e->flags & ~LLM_ENTRY_ALONE;
     h.nruns = e->nruns;
     h.request = e->request.len;
     h.text = e->text.len;

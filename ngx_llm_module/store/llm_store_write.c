@@ -316,10 +316,26 @@ static int
 llm_store_write_entry(llm_store_t *s, const llm_entry_t *e, size_t len)
 {
     int      rc;
+    u_char   other[LLM_KEY_LEN];
     MDB_val  key, value;
 
-    key.mv_data = (void *) e->key;
     key.mv_size = LLM_KEY_LEN;
+
+    if (e->flags & LLM_ENTRY_ALONE) {
+
+        memcpy(other, e->key, LLM_KEY_LEN);
+        other[LLM_KEY_LEN - 1] ^= 1;
+
+        key.mv_data = other;
+
+        rc = mdb_del(s->wtxn, s->answers, &key, NULL);
+
+        if (rc && rc != MDB_NOTFOUND) {
+            return rc;
+        }
+    }
+
+    key.mv_data = (void *) e->key;
 
     value.mv_data = NULL;
     value.mv_size = len;
