@@ -267,6 +267,7 @@ mock_derive_text(mock_req_t *r, uint64_t rnd)
 {
     uint32_t     i, n, size;
     mock_buf_t  *b;
+    const char  *word;
 
     static const char  *words[] = {
         "the ", "answer ", "is ", "forty-two ", "and ", "caf\xc3\xa9 ",
@@ -287,7 +288,8 @@ mock_derive_text(mock_req_t *r, uint64_t rnd)
     }
 
     for (i = 0; i < n; i++) {
-        mock_str(b, words[mock_random(&rnd) % 16]);
+        word = words[mock_random(&rnd) % 16];
+        mock_str(b, word);
         mock_buf_num(b, mock_random(&rnd) % 1000);
         mock_lit(b, " ");
     }
