@@ -331,6 +331,7 @@ ngx_http_llm_answer_show(ngx_http_llm_attempt_t *a, llm_event_t *ev,
 
         ngx_http_llm_answer_bind(a);
         f->ended = 1;
+        ngx_http_llm_keep_end(a);
     }
 
     return NGX_OK;
@@ -432,7 +433,9 @@ ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a)
         ngx_http_llm_breaker_bad(a, a->told);
     }
 
-    if (f->ended && !f->failed && f->status < NGX_HTTP_BAD_REQUEST) {
+    if (f->ended && !f->failed && f->status < NGX_HTTP_BAD_REQUEST
+        && ngx_http_llm_cache_status(a->ctx) != NGX_HTTP_LLM_CACHE_STALE)
+    {
         ngx_http_llm_answer_learn(a);
     }
 
@@ -507,6 +510,7 @@ ngx_http_llm_answer_end_stream(ngx_http_llm_attempt_t *a)
 
         f->end_marker = 1;
         f->ended = 1;
+        ngx_http_llm_keep_end(a);
         ngx_http_llm_answer_release(a);
         return;
     }

@@ -175,7 +175,15 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
         return;
     }
 
+    if (f->status >= NGX_HTTP_BAD_REQUEST && !f->released
+        && ngx_http_llm_cache_stale(a->ctx, a->told) == NGX_OK)
+    {
+        ngx_http_llm_flight_wake(f);
+        return;
+    }
+
     f->ended = 1;
+    ngx_http_llm_keep_end(a);
     ngx_http_llm_answer_release(a);
 }
 

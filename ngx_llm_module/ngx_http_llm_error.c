@@ -204,7 +204,7 @@ ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx)
 {
     u_char                   *p;
     llm_str_t                 id;
-    ngx_str_t                 value;
+    ngx_str_t                 value, provider, model;
     ngx_http_request_t       *r;
     ngx_http_llm_loc_conf_t  *llcf;
 
@@ -244,22 +244,27 @@ ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx)
         return NGX_OK;
     }
 
-    if (ctx->attempt == NULL) {
-        return ctx->targets ? ngx_http_llm_add_header(r, "X-LLM-Attempts", "0")
-                            : NGX_OK;
+    if (ngx_http_llm_served(ctx, &provider, &model) != NGX_OK) {
+
+        /* nobody was asked */
+
+        if (ctx->targets
+            && ngx_http_llm_add_header(r, "X-LLM-Attempts", "0") != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        return ctx->cache ? ngx_http_llm_cache_headers(ctx) : NGX_OK;
     }
 
-    if (ngx_http_llm_add_header_str(r, "X-LLM-Provider",
-                                    &ctx->attempt->provider->name)
+    if (ngx_http_llm_add_header_str(r, "X-LLM-Provider", &provider)
         != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    value = ngx_http_llm_target_model(ctx, ctx->attempt->target);
-
-    if (value.len
-        && ngx_http_llm_add_header_str(r, "X-LLM-Model", &value) != NGX_OK)
+    if (model.len
+        && ngx_http_llm_add_header_str(r, "X-LLM-Model", &model) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -276,7 +281,31 @@ ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    return ngx_http_llm_add_header(r, "X-LLM-Cache", "OFF");
+    return ngx_http_llm_cache_headers(ctx);
+}
+
+
+/* who made the answer, and which model: NGX_DECLINED: nobody */
+
+ngx_int_t
+ngx_http_llm_served(ngx_http_llm_ctx_t *ctx, ngx_str_t *provider,
+    ngx_str_t *model)
+{
+    if (ngx_http_llm_cache_status(ctx) >= NGX_HTTP_LLM_CACHE_STALE) {
+        *provider = ctx->cache->provider;
+        *model = ctx->cache->model;
+
+        return NGX_OK;
+    }
+
+    if (ctx->attempt) {
+        *provider = ctx->attempt->provider->name;
+        *model = ngx_http_llm_target_model(ctx, ctx->attempt->target);
+
+        return NGX_OK;
+    }
+
+    return NGX_DECLINED;
 }
 
 

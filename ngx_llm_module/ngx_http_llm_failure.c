@@ -213,6 +213,11 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
 
     } else if (ngx_http_llm_retry(a, failure, error) == NGX_OK) {
         return;
+
+    } else if (!f->released
+               && ngx_http_llm_cache_stale(ctx, failure) == NGX_OK)
+    {
+        return;
     }
 
     if (f->last_event.len && ngx_http_llm_resume_tell(f) == NGX_OK) {

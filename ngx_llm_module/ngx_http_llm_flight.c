@@ -77,6 +77,10 @@ ngx_http_llm_flight_free(ngx_http_llm_flight_t *f)
         ngx_http_llm_block_free(b);
     }
 
+    if (f->keep) {
+        ngx_http_llm_keep_free(f);
+    }
+
     ngx_free(f);
 }
 
@@ -108,6 +112,10 @@ ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f)
     }
 
     ngx_http_llm_flight_forget(f);
+
+    if (f->keep) {
+        ngx_http_llm_keep_reset(f);
+    }
 
     f->head = 0;
     f->stream = 0;
@@ -228,6 +236,10 @@ ngx_http_llm_flight_commit(ngx_http_llm_flight_t *f, size_t len, size_t data,
     rec->len = len;
     rec->data = data;
     rec->flags = flags;
+
+    if (f->keep) {
+        ngx_http_llm_keep_add(f, b->last, len, flags);
+    }
 
     b->last += len;
     b->n++;

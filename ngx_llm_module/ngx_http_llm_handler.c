@@ -20,6 +20,12 @@ static ngx_int_t ngx_http_llm_models(ngx_http_request_t *r,
 static void ngx_http_llm_body_ready(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_begin(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, llm_error_t *err);
+static ngx_int_t ngx_http_llm_call(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, llm_error_t *err);
+static ngx_int_t ngx_http_llm_follow(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_outcome(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, ngx_int_t rc, llm_error_t *err);
 static ngx_int_t ngx_http_llm_watch_client(ngx_http_request_t *r);
 static void ngx_http_llm_cleanup(void *data);
 static void ngx_http_llm_free_flight(void *data);
@@ -365,8 +371,39 @@ ngx_http_llm_body_ready(ngx_http_request_t *r)
 
     ctx->overhead += ngx_http_llm_now() - start;
 
+    ngx_http_llm_outcome(r, ctx, rc, &err);
+}
+
+
+/* the cache knows by now whether it has the answer */
+
+void
+ngx_http_llm_go(ngx_http_llm_ctx_t *ctx)
+{
+    uint64_t             start;
+    ngx_int_t            rc;
+    llm_error_t          err;
+    ngx_http_request_t  *r;
+
+    start = ngx_http_llm_now();
+    r = ctx->request;
+
+    ngx_memzero(&err, sizeof(llm_error_t));
+
+    rc = ngx_http_llm_call(r, ctx, &err);
+
+    ctx->overhead += ngx_http_llm_now() - start;
+
+    ngx_http_llm_outcome(r, ctx, rc, &err);
+}
+
+
+static void
+ngx_http_llm_outcome(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    ngx_int_t rc, llm_error_t *err)
+{
     if (rc == NGX_DECLINED) {
-        rc = ngx_http_llm_error(r, &err);
+        rc = ngx_http_llm_error(r, err);
 
     } else if (rc == NGX_OK) {
         return;
@@ -384,13 +421,20 @@ static ngx_int_t
 ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     llm_error_t *err)
 {
-    llm_int_t  rc;
+    ngx_int_t  rc;
 
     ctx->rq.dialect = ctx->dialect;
     ctx->rq.endpoint = ctx->endpoint;
 
     if (ngx_http_llm_body(r, &ctx->rq.body) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rc = ngx_http_llm_cache_begin(ctx);
+
+    if (rc != NGX_DECLINED) {
+        return rc == NGX_OK ? ngx_http_llm_follow(r, ctx)
+                            : NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     rc = ctx->dialect->parse(&ctx->rq, &ctx->mem, err);
@@ -424,6 +468,38 @@ ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_DECLINED;
     }
 
+    return ngx_http_llm_call(r, ctx, err);
+}
+
+
+/* the same of a request that was read and has its targets */
+
+static ngx_int_t
+ngx_http_llm_call(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    llm_error_t *err)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_llm_cache_lookup(ctx, err);
+
+    switch (rc) {
+
+    case NGX_OK:
+        return ngx_http_llm_follow(r, ctx);
+
+    case NGX_AGAIN:
+        return NGX_OK;
+
+    case NGX_BUSY:
+        return NGX_DECLINED;
+
+    case NGX_DECLINED:
+        break;
+
+    default:
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
     ngx_http_llm_balance(ctx);
 
     if (ctx->norder == 0) {
@@ -437,18 +513,42 @@ ngx_http_llm_begin(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
         return NGX_DECLINED;
     }
 
-    ctx->flight = ngx_http_llm_flight_create();
     if (ctx->flight == NULL) {
+        ctx->flight = ngx_http_llm_flight_create();
+        if (ctx->flight == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+
+    if (ngx_http_llm_keep_begin(ctx) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     rc = ngx_http_llm_retry_first(ctx, err);
+
+    if (rc == NGX_DECLINED
+        && ngx_http_llm_cache_stale(ctx, LLM_FAIL_AWAY) == NGX_OK)
+    {
+        return ngx_http_llm_follow(r, ctx);
+    }
 
     if (rc != NGX_OK) {
         return rc;
     }
 
     ngx_http_llm_reader_attach(ctx);
+
+    return ngx_http_llm_watch_client(r);
+}
+
+
+/* the answer is there already */
+
+static ngx_int_t
+ngx_http_llm_follow(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_reader_attach(ctx);
+    ngx_http_llm_flight_wake(ctx->flight);
 
     return ngx_http_llm_watch_client(r);
 }
@@ -535,6 +635,7 @@ ngx_http_llm_cleanup(void *data)
         ngx_http_llm_attempt_cleanup(ctx->attempt);
     }
 
+    ngx_http_llm_cache_cleanup(ctx);
     ngx_http_llm_breaker_release(ctx);
     ngx_http_llm_resume_free(ctx);
     ngx_http_llm_reader_cleanup(ctx);

@@ -110,6 +110,41 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       offsetof(ngx_http_llm_loc_conf_t, intercept_errors),
       NULL },
 
+    { ngx_string("llm_adapter_cache_path"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE12,
+      ngx_http_llm_cache_path_set,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter_cache"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_llm_cache_set,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_adapter_cache_bypass"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_set_predicate_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, cache_bypass),
+      NULL },
+
+    { ngx_string("llm_adapter_no_cache"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_set_predicate_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, no_cache),
+      NULL },
+
+    { ngx_string("llm_adapter_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_llm_status_set,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("llm_adapter_headers"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
       ngx_conf_set_flag_slot,
@@ -142,7 +177,7 @@ ngx_module_t  ngx_http_llm_module = {
     ngx_http_llm_commands,                 /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_http_llm_cache_init_module,        /* init module */
     ngx_http_llm_init_process,             /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -165,7 +200,8 @@ ngx_http_llm_postconfiguration(ngx_conf_t *cf)
     /* the swallowing filter is the last to be added, and so the first to see
      * what an attempt puts out */
 
-    if (ngx_http_llm_check_loops(cf) != NGX_OK
+    if (ngx_http_llm_cache_postconf(cf) != NGX_OK
+        || ngx_http_llm_check_loops(cf) != NGX_OK
         || ngx_http_llm_error_filter_init(cf) != NGX_OK)
     {
         return NGX_ERROR;
@@ -274,6 +310,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
      *     conf->passthrough_name = { 0, NULL };
      *     conf->passthrough = NULL;
      *     conf->prefix = { 0, NULL };
+     *     conf->status = NGX_HTTP_LLM_STATUS_NONE;
      *     conf->own = 0;
      */
 
@@ -289,6 +326,9 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->flush = NGX_CONF_UNSET_MSEC;
     conf->intercept_errors = NGX_CONF_UNSET;
     conf->headers = NGX_CONF_UNSET;
+    conf->cache = NGX_CONF_UNSET_PTR;
+    conf->cache_bypass = NGX_CONF_UNSET_PTR;
+    conf->no_cache = NGX_CONF_UNSET_PTR;
 
     for (i = 0; i < NGX_HTTP_LLM_T_MAX; i++) {
         conf->timeout[i] = NGX_CONF_UNSET_MSEC;
@@ -318,6 +358,9 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->flush, prev->flush, 0);
     ngx_conf_merge_value(conf->intercept_errors, prev->intercept_errors, 0);
     ngx_conf_merge_value(conf->headers, prev->headers, 1);
+    ngx_conf_merge_ptr_value(conf->cache, prev->cache, NULL);
+    ngx_conf_merge_ptr_value(conf->cache_bypass, prev->cache_bypass, NULL);
+    ngx_conf_merge_ptr_value(conf->no_cache, prev->no_cache, NULL);
 
     for (i = 0; i < NGX_HTTP_LLM_T_MAX; i++) {
 
@@ -332,6 +375,10 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->passthrough_name = prev->passthrough_name;
         conf->passthrough_file = prev->passthrough_file;
         conf->passthrough_line = prev->passthrough_line;
+    }
+
+    if (conf->status != NGX_HTTP_LLM_STATUS_NONE) {
+        return ngx_http_llm_status_merge(cf, conf);
     }
 
     return ngx_http_llm_merge_adapter(cf, prev, conf);
@@ -423,6 +470,10 @@ ngx_http_llm_merge_adapter(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
         return NGX_CONF_ERROR;
     }
 
+    if (ngx_http_llm_cache_merge(cf, conf) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
     if (conf->passthrough_name.data == NULL
         || ngx_strcmp(conf->passthrough_name.data, "off") == 0)
     {
@@ -485,7 +536,8 @@ static ngx_int_t
 ngx_http_llm_init_process(ngx_cycle_t *cycle)
 {
     if (ngx_http_llm_attempt_init_worker(cycle) != NGX_OK
-        || ngx_http_llm_resolve_init_worker(cycle) != NGX_OK)
+        || ngx_http_llm_resolve_init_worker(cycle) != NGX_OK
+        || ngx_http_llm_cache_init_worker(cycle) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -498,5 +550,6 @@ static void
 ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 {
     ngx_http_llm_health_exit_worker();
+    ngx_http_llm_cache_exit_worker(cycle);
     ngx_http_llm_flight_exit_worker();
 }

@@ -13,6 +13,7 @@
 
 #include "ngx_http_llm_compat.h"
 #include "core/llm.h"
+#include "ngx_http_llm_cache.h"
 
 
 #define NGX_HTTP_LLM_EVENT_MAX       (16 * 1024 * 1024)  /* bytes, one event */
@@ -249,6 +250,10 @@ typedef struct {
     ngx_http_llm_target_t         *target;
     ngx_uint_t                     n;
     ngx_uint_t                     balance;    /* NGX_HTTP_LLM_BALANCE_... */
+    ngx_str_t                      route;      /* of the cache's key: all of
+                                                  them, */
+    ngx_str_t                      called;     /* and a digest of how they are
+                                                  called */
     uint8_t                       *turns[NGX_HTTP_LLM_DIALECTS];
                                                /* whose turn, by weight */
     ngx_uint_t                     nturns[NGX_HTTP_LLM_DIALECTS];
@@ -276,6 +281,12 @@ typedef struct {
     ngx_str_t                      zone_name;
     size_t                         zone_size;
     time_t                         started;    /* "created" of models */
+    ngx_str_t                      cache_path; /* len 0: no cache */
+    uint64_t                       cache_size;
+    ngx_http_llm_shared_t         *shared;     /* in the zone */
+    uint64_t                       instance;   /* random, of this reading of
+                                                  the configuration */
+    ngx_thread_pool_t             *threads;
     ngx_int_t                      request_id; /* index of the variable */
     ngx_resolver_t                *resolver;   /* http's; NULL: none */
     ngx_msec_t                     resolver_timeout;
@@ -303,6 +314,11 @@ typedef struct {
     ngx_msec_t                     flush;
     ngx_flag_t                     intercept_errors;
     ngx_flag_t                     headers;
+    ngx_http_llm_cache_conf_t     *cache;      /* NULL: off */
+    ngx_array_t                   *cache_bypass;
+    ngx_array_t                   *no_cache;
+    ngx_uint_t                     status;     /* NGX_HTTP_LLM_STATUS_... */
+    ngx_uint_t                     status_open;    /* it has access rules */
 
     ngx_str_t                      prefix;     /* the location's, or empty */
     u_char                        *file;       /* of llm_adapter, for errors */
@@ -371,6 +387,7 @@ struct ngx_http_llm_flight_s {
     llm_mem_t                      mem;
 
     ngx_http_llm_attempt_t        *attempt;    /* running, or the last one */
+    ngx_http_llm_keep_t           *keep;       /* NULL: it is not kept */
 
     ngx_uint_t                     status;
     off_t                          content_length;  /* -1: not known */
@@ -513,6 +530,7 @@ struct ngx_http_llm_ctx_s {
     ngx_http_llm_provider_t       *pinned;     /* keeps state it refers to */
     ngx_atomic_uint_t              probe[2];   /* it is the probe of ... */
 
+    ngx_http_llm_cached_t         *cache;      /* NULL: off */
     ngx_http_llm_flight_t         *flight;
     ngx_http_llm_reader_t          reader;
     ngx_http_llm_attempt_t        *attempt;    /* the last one */
@@ -603,6 +621,61 @@ ngx_http_llm_ctx_t *ngx_http_llm_get_ctx(ngx_http_request_t *r);
 void ngx_http_llm_facts(ngx_http_llm_ctx_t *ctx);
 
 ngx_http_llm_ctx_t *ngx_http_llm_lost_ctx(ngx_http_request_t *r);
+
+void ngx_http_llm_go(ngx_http_llm_ctx_t *ctx);
+
+/* ngx_http_llm_cache_conf.c: its directives, what is made ready for it */
+char *ngx_http_llm_cache_path_set(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_llm_cache_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_cache_merge(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf);
+ngx_int_t ngx_http_llm_cache_postconf(ngx_conf_t *cf);
+ngx_int_t ngx_http_llm_cache_route(ngx_pool_t *pool,
+    ngx_http_llm_targets_t *targets);
+ngx_int_t ngx_http_llm_cache_init_module(ngx_cycle_t *cycle);
+
+/* ngx_http_llm_cache.c: is it answered from the cache? */
+ngx_int_t ngx_http_llm_cache_begin(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx,
+    llm_error_t *err);
+ngx_int_t ngx_http_llm_cache_stale(ngx_http_llm_ctx_t *ctx,
+    ngx_uint_t failure);
+ngx_uint_t ngx_http_llm_cache_status(ngx_http_llm_ctx_t *ctx);
+ngx_str_t *ngx_http_llm_cache_name(ngx_uint_t status);
+ngx_int_t ngx_http_llm_cache_headers(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_cache_cleanup(ngx_http_llm_ctx_t *ctx);
+
+/* ngx_http_llm_cache_key.c: what of a request makes its key */
+ngx_int_t ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_cache_scope(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_cache_seen(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_cache_remember(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_cache_key_exit_worker(void);
+
+/* ngx_http_llm_cache_keep.c: an answer that is kept */
+ngx_int_t ngx_http_llm_keep_begin(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_keep_add(ngx_http_llm_flight_t *f, u_char *p, size_t len,
+    ngx_uint_t flags);
+void ngx_http_llm_keep_reset(ngx_http_llm_flight_t *f);
+void ngx_http_llm_keep_free(ngx_http_llm_flight_t *f);
+void ngx_http_llm_keep_end(ngx_http_llm_attempt_t *a);
+const char *ngx_http_llm_keep_unfit(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_item_free(ngx_http_llm_item_t *item);
+
+/* ngx_http_llm_cache_worker.c: a worker's part in the file */
+ngx_int_t ngx_http_llm_cache_init_worker(ngx_cycle_t *cycle);
+void ngx_http_llm_cache_exit_worker(ngx_cycle_t *cycle);
+llm_store_t *ngx_http_llm_cache_store(void);
+void ngx_http_llm_cache_broken(void);
+void ngx_http_llm_cache_put(ngx_http_llm_item_t *item);
+ngx_uint_t ngx_http_llm_cache_pending(u_char *key);
+ngx_int_t ngx_http_llm_cache_purge(ngx_http_llm_purge_t *purge);
+
+/* ngx_http_llm_status.c: a location that tells of it */
+char *ngx_http_llm_status_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_status_merge(ngx_conf_t *cf,
+    ngx_http_llm_loc_conf_t *conf);
 
 /* ngx_http_llm_body.c: the client's body, in one piece */
 ngx_int_t ngx_http_llm_body_room(ngx_http_request_t *r,
@@ -713,6 +786,8 @@ ngx_int_t ngx_http_llm_add_header(ngx_http_request_t *r, const char *name,
 ngx_int_t ngx_http_llm_add_header_str(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
 ngx_int_t ngx_http_llm_own_headers(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_served(ngx_http_llm_ctx_t *ctx, ngx_str_t *provider,
+    ngx_str_t *model);
 const llm_dialect_t *ngx_http_llm_error_dialect(ngx_http_request_t *r);
 ngx_uint_t ngx_http_llm_has_error_page(ngx_http_request_t *r,
     ngx_uint_t status);
@@ -776,6 +851,7 @@ void ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
     const char *error);
 
 /* ngx_http_llm_upstream.c: requests to, and heads from, a provider */
+void ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args, u_char *dst);
 ngx_chain_t *ngx_http_llm_build_head(ngx_http_request_t *r,
     ngx_http_llm_provider_t *p, ngx_str_t *path, off_t content_length,
     ngx_chain_t *body);

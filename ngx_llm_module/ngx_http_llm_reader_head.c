@@ -211,7 +211,9 @@ ngx_http_llm_reader_provider_headers(ngx_http_llm_ctx_t *ctx)
     r = ctx->request;
     a = ctx->attempt;
 
-    if (a == NULL || a->headers == NULL) {
+    if (a == NULL || a->headers == NULL
+        || ngx_http_llm_cache_status(ctx) == NGX_HTTP_LLM_CACHE_STALE)
+    {
         return NGX_OK;
     }
 

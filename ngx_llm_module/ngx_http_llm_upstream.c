@@ -23,8 +23,6 @@ static ngx_uint_t ngx_http_llm_skip_header(ngx_http_llm_provider_t *p,
 static ngx_uint_t ngx_http_llm_hop_header(ngx_http_request_t *r,
     ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_llm_names_hops(ngx_table_elt_t *h);
-static void ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args,
-    u_char *dst);
 static ngx_int_t ngx_http_llm_hash(ngx_conf_t *cf, ngx_hash_t *hash,
     ngx_array_t *keys, char *name);
 static ngx_int_t ngx_http_llm_hash_add(ngx_conf_t *cf, ngx_array_t *keys,
@@ -382,7 +380,7 @@ ngx_http_llm_names_hops(ngx_table_elt_t *h)
 
 /* the query string less a "key" argument, written to dst */
 
-static void
+void
 ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args, u_char *dst)
 {
     u_char  *pos, *last, *amp, *out;

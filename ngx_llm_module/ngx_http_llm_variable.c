@@ -18,6 +18,7 @@ typedef enum {
     NGX_HTTP_LLM_V_DIALECT,
     NGX_HTTP_LLM_V_STREAM,
     NGX_HTTP_LLM_V_CACHE,
+    NGX_HTTP_LLM_V_CACHE_REASON,
     NGX_HTTP_LLM_V_ATTEMPTS,
     NGX_HTTP_LLM_V_USAGE_SOURCE,
     NGX_HTTP_LLM_V_PROVIDER_REQUEST_ID,
@@ -27,7 +28,8 @@ typedef enum {
     NGX_HTTP_LLM_V_TTFT,
     NGX_HTTP_LLM_V_TPOT,
     NGX_HTTP_LLM_V_OVERHEAD,
-    NGX_HTTP_LLM_V_COST
+    NGX_HTTP_LLM_V_COST,
+    NGX_HTTP_LLM_V_COST_SAVED
 } ngx_http_llm_variable_e;
 
 
@@ -62,6 +64,9 @@ static ngx_http_variable_t  ngx_http_llm_variables[] = {
     { ngx_string("llm_cache"), NULL, ngx_http_llm_text_variable,
       NGX_HTTP_LLM_V_CACHE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
+    { ngx_string("llm_cache_reason"), NULL, ngx_http_llm_text_variable,
+      NGX_HTTP_LLM_V_CACHE_REASON, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
     { ngx_string("llm_usage_source"), NULL, ngx_http_llm_text_variable,
       NGX_HTTP_LLM_V_USAGE_SOURCE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
@@ -94,6 +99,9 @@ static ngx_http_variable_t  ngx_http_llm_variables[] = {
 
     { ngx_string("llm_cost"), NULL, ngx_http_llm_number_variable,
       NGX_HTTP_LLM_V_COST, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_cost_saved"), NULL, ngx_http_llm_number_variable,
+      NGX_HTTP_LLM_V_COST_SAVED, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("llm_prompt_tokens"), NULL, ngx_http_llm_usage_variable,
       LLM_USAGE_PROMPT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -160,7 +168,7 @@ static ngx_int_t
 ngx_http_llm_text_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    ngx_str_t            s;
+    ngx_str_t            s, other;
     ngx_http_llm_ctx_t  *ctx;
 
     ctx = ngx_http_llm_variable_ctx(r, v);
@@ -174,20 +182,16 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
     switch (data) {
 
     case NGX_HTTP_LLM_V_PROVIDER:
-        if (ctx->attempt) {
-            s = ctx->attempt->provider->name;
-
-        } else if (ctx->passthrough) {
+        if (ngx_http_llm_served(ctx, &s, &other) != NGX_OK
+            && ctx->passthrough)
+        {
             s = ctx->passthrough->name;
         }
 
         break;
 
     case NGX_HTTP_LLM_V_MODEL:
-        if (ctx->attempt) {
-            s = ngx_http_llm_target_model(ctx, ctx->attempt->target);
-        }
-
+        (void) ngx_http_llm_served(ctx, &other, &s);
         break;
 
     case NGX_HTTP_LLM_V_REQUESTED_MODEL:
@@ -212,8 +216,16 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
         break;
 
     case NGX_HTTP_LLM_V_CACHE:
-        if (ctx->attempt) {
-            ngx_str_set(&s, "OFF");
+        if (ctx->cache || ctx->attempt) {
+            s = *ngx_http_llm_cache_name(ngx_http_llm_cache_status(ctx));
+        }
+
+        break;
+
+    case NGX_HTTP_LLM_V_CACHE_REASON:
+        if (ctx->cache && ctx->cache->reason) {
+            s.len = ngx_strlen(ctx->cache->reason);
+            s.data = (u_char *) ctx->cache->reason;
         }
 
         break;
@@ -413,14 +425,30 @@ ngx_http_llm_number_variable(ngx_http_request_t *r,
         break;
 
     case NGX_HTTP_LLM_V_OVERHEAD:
-        if (ctx->attempt) {
+        if (ctx->attempt || ctx->flight || ctx->cache) {
             n = ctx->overhead;
             v->len = ngx_sprintf(p, "%uL.%06uL", n / 1000000, n % 1000000) - p;
         }
 
         break;
 
+    case NGX_HTTP_LLM_V_COST_SAVED:
+        if (ctx->cache && ctx->cache->priced) {
+            n = (ctx->cache->saved + 500) / 1000;
+            v->len = ngx_sprintf(p, "%uL.%09uL", n / 1000000000,
+                                 n % 1000000000)
+                     - p;
+        }
+
+        break;
+
     case NGX_HTTP_LLM_V_COST:
+
+        if (ngx_http_llm_cache_status(ctx) >= NGX_HTTP_LLM_CACHE_STALE) {
+            v->len = ngx_sprintf(p, "0.000000000") - p;
+            break;
+        }
+
         usage = ctx->usage;
         usage.prompt -= ctx->spent_usage.prompt;
         usage.completion -= ctx->spent_usage.completion;

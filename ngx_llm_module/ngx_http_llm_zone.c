@@ -3,7 +3,8 @@
  * Copyright (C) ngx_http_llm_module authors
  *
  * The shared memory: a table of cells, one for each provider, target and
- * route, and the makers of what providers keep.  All of it is taken from the
+ * route, the makers of what providers keep, and what the cache shares beside
+ * its file.  All of it is taken from the
  * slab pool once, by the master, while no worker uses it; after that there
  * are words that are changed one by one, so that a worker may be killed at
  * any moment and leaves nothing half done.
@@ -15,8 +16,10 @@
 
 #include "ngx_http_llm_module.h"
 
+#include <openssl/rand.h>
 
-#define NGX_HTTP_LLM_LAYOUT      1
+
+#define NGX_HTTP_LLM_LAYOUT      2
 #define NGX_HTTP_LLM_ZONE_SIZE   (32 * 1024 * 1024)
 #define NGX_HTTP_LLM_ZONE_MIN    (256 * 1024)
 #define NGX_HTTP_LLM_BOUND_WAYS  4
@@ -50,12 +53,16 @@ typedef struct {
 
     ngx_atomic_t           *bound;
     ngx_uint_t              nbound;            /* a power of two */
+
+    ngx_http_llm_shared_t   cache;
 } ngx_http_llm_zone_t;
 
 
 static ngx_int_t ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data);
 static ngx_http_llm_zone_t *ngx_http_llm_zone_create(
     ngx_shm_zone_t *shm_zone);
+static ngx_int_t ngx_http_llm_zone_cache(ngx_shm_zone_t *shm_zone,
+    ngx_http_llm_zone_t *zone);
 static ngx_int_t ngx_http_llm_zone_cells(ngx_shm_zone_t *shm_zone,
     ngx_http_llm_zone_t *zone, ngx_http_llm_main_conf_t *lmcf);
 static void ngx_http_llm_zone_identity(ngx_http_llm_provider_t *p);
@@ -176,6 +183,8 @@ ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data)
         return NGX_ERROR;
     }
 
+    lmcf->shared = &zone->cache;
+
     return ngx_http_llm_zone_cells(shm_zone, zone, lmcf);
 }
 
@@ -229,6 +238,10 @@ ngx_http_llm_zone_create(ngx_shm_zone_t *shm_zone)
         goto failed;
     }
 
+    if (ngx_http_llm_zone_cache(shm_zone, zone) != NGX_OK) {
+        goto failed;
+    }
+
     zone->layout = NGX_HTTP_LLM_LAYOUT;
 
     return zone;
@@ -239,6 +252,42 @@ failed:
                   "zone \"%V\" is too small", &shm_zone->shm.name);
 
     return NULL;
+}
+
+
+/* an eighth for the marks of entries, a sixteenth for requests seen */
+
+static ngx_int_t
+ngx_http_llm_zone_cache(ngx_shm_zone_t *shm_zone, ngx_http_llm_zone_t *zone)
+{
+    ngx_uint_t              n;
+    ngx_slab_pool_t        *shpool;
+    ngx_http_llm_shared_t  *cache;
+
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+    cache = &zone->cache;
+
+    cache->nmarks = shm_zone->shm.size / 8;
+    cache->marks = ngx_slab_calloc(shpool, cache->nmarks);
+    if (cache->marks == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (n = 1;
+         2 * n * sizeof(ngx_http_llm_seen_t) <= shm_zone->shm.size / 16;
+         n *= 2)
+    {
+        /* void */
+    }
+
+    cache->nseen = n;
+    cache->seen = ngx_slab_calloc(shpool, n * sizeof(ngx_http_llm_seen_t));
+    if (cache->seen == NULL) {
+        return NGX_ERROR;
+    }
+
+    return RAND_bytes(cache->secret, sizeof(cache->secret)) == 1 ? NGX_OK
+                                                                 : NGX_ERROR;
 }
 
 

@@ -93,6 +93,8 @@ llm_int_t anthropic_splice_shown(const llm_request_t *rq,
 llm_uint_t anthropic_bound(const llm_request_t *rq, uint64_t *digests,
     llm_uint_t max);
 uint64_t anthropic_prefix(const llm_request_t *rq);
+/* 1 if a file is named by its id */
+llm_uint_t anthropic_names_file(const llm_request_t *rq);
 
 /* what a message, its container, or a block or delta of it names; only with
  * a->want_bound */

@@ -31,9 +31,9 @@ enum {
 
 
 static void anthropic_bound_messages(llm_bound_t *b,
-    const llm_json_value_t *messages);
+    const llm_json_value_t *messages, llm_uint_t secrets);
 static void anthropic_bound_blocks(llm_bound_t *b,
-    const llm_json_value_t *content, llm_uint_t nested);
+    const llm_json_value_t *content, llm_uint_t secrets, llm_uint_t nested);
 static const llm_json_value_t *anthropic_secret(const llm_json_value_t *v);
 
 
@@ -55,6 +55,12 @@ static const llm_str_t  anthropic_words[] = {
 };
 
 
+static const llm_str_t  anthropic_file_words[] = {
+    llm_string("file_id"),
+    llm_null_string
+};
+
+
 llm_uint_t
 anthropic_bound(const llm_request_t *rq, uint64_t *digests, llm_uint_t max)
 {
@@ -62,22 +68,40 @@ anthropic_bound(const llm_request_t *rq, uint64_t *digests, llm_uint_t max)
 
     llm_bound_init(&b, digests, max);
 
-    anthropic_bound_messages(&b, &rq->member[ANTHROPIC_M_MESSAGES]);
+    anthropic_bound_messages(&b, &rq->member[ANTHROPIC_M_MESSAGES], 1);
     llm_bound_add_id(&b, &rq->member[ANTHROPIC_M_CONTAINER]);
 
     return llm_bound_end(&b);
 }
 
 
+llm_uint_t
+anthropic_names_file(const llm_request_t *rq)
+{
+    uint64_t     digest;
+    llm_bound_t  b;
+
+    llm_bound_init(&b, &digest, 1);
+
+    anthropic_bound_messages(&b, &rq->member[ANTHROPIC_M_MESSAGES], 0);
+
+    return llm_bound_end(&b) != 0;
+}
+
+
+/* with secrets those that only their maker can read, too */
+
 static void
-anthropic_bound_messages(llm_bound_t *b, const llm_json_value_t *messages)
+anthropic_bound_messages(llm_bound_t *b, const llm_json_value_t *messages,
+    llm_uint_t secrets)
 {
     u_char                 *pos;
     llm_json_value_t        message, content;
     static const llm_str_t  name = llm_string("content");
 
     if (messages->type != LLM_JSON_ARRAY
-        || !llm_bound_words(&messages->raw, anthropic_words))
+        || !llm_bound_words(&messages->raw,
+                            secrets ? anthropic_words : anthropic_file_words))
     {
         return;
     }
@@ -88,7 +112,7 @@ anthropic_bound_messages(llm_bound_t *b, const llm_json_value_t *messages)
                                 &message)
            == LLM_OK)
     {
-        anthropic_bound_blocks(b, &content, 0);
+        anthropic_bound_blocks(b, &content, secrets, 0);
     }
 }
 
@@ -97,7 +121,7 @@ anthropic_bound_messages(llm_bound_t *b, const llm_json_value_t *messages)
 
 static void
 anthropic_bound_blocks(llm_bound_t *b, const llm_json_value_t *content,
-    llm_uint_t nested)
+    llm_uint_t secrets, llm_uint_t nested)
 {
     u_char                 *pos;
     llm_json_value_t        block, file, v[ANTHROPIC_B_MAX];
@@ -114,14 +138,17 @@ anthropic_bound_blocks(llm_bound_t *b, const llm_json_value_t *content,
            == LLM_OK)
     {
         if (!nested) {
-            anthropic_bound_blocks(b, &v[ANTHROPIC_B_CONTENT], 1);
+            anthropic_bound_blocks(b, &v[ANTHROPIC_B_CONTENT], secrets, 1);
         }
 
         llm_json_path(&v[ANTHROPIC_B_SOURCE], &path, 1, &file);
 
         llm_bound_add(b, &file);
         llm_bound_add(b, &v[ANTHROPIC_B_FILE]);
-        llm_bound_add(b, anthropic_secret(v));
+
+        if (secrets) {
+            llm_bound_add(b, anthropic_secret(v));
+        }
     }
 }
 

@@ -52,6 +52,18 @@ enum {
 };
 
 
+/* what is wrong with a finish reason: the worse, the larger; a->worst */
+
+enum {
+    OPENAI_FIT = 0,
+    OPENAI_UNFINISHED,
+    OPENAI_TRUNCATED,
+    OPENAI_FILTERED,
+    OPENAI_FAILED,
+    OPENAI_FIT_MAX
+};
+
+
 #define OPENAI_CHOICES  128            /* the API's own limit of n */
 
 
@@ -110,6 +122,9 @@ void openai_bind_item(llm_answer_t *a, const llm_json_value_t *item);
 
 /* dialect_openai_cache.c */
 extern const llm_caching_t  openai_caching;
+
+/* what is wrong with a->finish_reason, if it is the only one */
+llm_uint_t openai_fit(const llm_answer_t *a);
 
 /* dialect_openai_fold.c, _unfold.c: chat and completions;
  * dialect_openai_responses_fold.c */

@@ -32,6 +32,9 @@ static void openai_count(llm_usage_t *u, uint64_t *count, uint8_t known,
     const llm_json_value_t *value);
 static void openai_plain_facts(llm_answer_t *a, const llm_json_value_t *v,
     llm_uint_t done);
+static void openai_reason_fits(llm_answer_t *a, llm_uint_t fit);
+static void openai_whole_reasons(llm_answer_t *a,
+    const llm_json_value_t *choices);
 static llm_uint_t openai_plain_error(llm_answer_t *a,
     const llm_json_value_t *v, llm_uint_t end);
 static llm_uint_t openai_plain_binds(const llm_answer_t *a);
@@ -74,6 +77,18 @@ static const llm_str_t  openai_paths[OPENAI_P_MAX] = {
     llm_string("incomplete_details.reason"),
     llm_string("id"),
     llm_string("conversation.id")
+};
+
+
+/* in one that stands in one piece: the reason of every choice is read */
+
+static const llm_str_t  openai_whole_paths[OPENAI_P_FACTS] = {
+    llm_string("error"),
+    llm_string("object"),
+    llm_string("usage"),
+    llm_string("choices"),
+    llm_string("status"),
+    llm_string("incomplete_details.reason")
 };
 
 
@@ -354,6 +369,7 @@ openai_choice_seen(llm_answer_t *a, openai_answer_t *d,
 
         if (llm_answer_reason(a, reason)) {
             d->ended[i / 64] |= bit;
+            openai_reason_fits(a, openai_fit(a));
         }
 
     } else {
@@ -563,6 +579,13 @@ openai_plain_end(llm_answer_t *a)
 
     openai_plain_facts(a, v, llm_tap_done(d->tap));
 
+    if (v[OPENAI_P_REASON].duplicate) {
+
+        /* those before the last one are not known */
+
+        openai_reason_fits(a, OPENAI_UNFINISHED);
+    }
+
     if (openai_plain_binds(a)) {
 
         /* an answer in pieces is large: no items of its output */
@@ -585,7 +608,7 @@ openai_plain_whole(llm_answer_t *a, const llm_str_t *text)
     llm_uint_t        done;
     llm_json_value_t  whole, v[OPENAI_P_MAX];
 
-    done = llm_plain_text(text, openai_paths, OPENAI_P_FACTS, v);
+    done = llm_plain_text(text, openai_whole_paths, OPENAI_P_FACTS, v);
 
     openai_plain_facts(a, v, done);
 
@@ -627,6 +650,9 @@ openai_plain_facts(llm_answer_t *a, const llm_json_value_t *v,
         (void) llm_answer_reason(a, &v[OPENAI_P_STATUS]);
         (void) llm_answer_reason(a, &v[OPENAI_P_INCOMPLETE]);
 
+    } else if (v[OPENAI_P_REASON].type == LLM_JSON_ARRAY) {
+        openai_whole_reasons(a, &v[OPENAI_P_REASON]);
+
     } else {
         (void) llm_answer_reason(a, &v[OPENAI_P_REASON]);
     }
@@ -634,6 +660,44 @@ openai_plain_facts(llm_answer_t *a, const llm_json_value_t *v,
     a->finished = done
                   && (a->finish_reason_len
                       || a->endpoint->id == OPENAI_EMBEDDINGS);
+}
+
+
+static void
+openai_reason_fits(llm_answer_t *a, llm_uint_t fit)
+{
+    if (a->worst < fit) {
+        a->worst = (uint8_t) fit;
+    }
+}
+
+
+/* the last one that is told counts, as in pieces, but for what fits */
+
+static void
+openai_whole_reasons(llm_answer_t *a, const llm_json_value_t *choices)
+{
+    u_char                 *pos;
+    llm_json_value_t        choice, reason;
+    static const llm_str_t  name = llm_string("finish_reason");
+
+    pos = NULL;
+
+    while (llm_json_next_object(&choices->raw, &pos, &name, &reason, 1,
+                                &choice)
+           == LLM_OK)
+    {
+        if (llm_answer_reason(a, &reason)) {
+            openai_reason_fits(a, openai_fit(a));
+            continue;
+        }
+
+        openai_reason_fits(a, OPENAI_UNFINISHED);
+
+        if (reason.type != LLM_JSON_ABSENT) {
+            a->finish_reason_len = 0;
+        }
+    }
 }
 
 

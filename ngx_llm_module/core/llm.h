@@ -361,6 +361,8 @@ struct llm_answer_s {
     llm_usage_t            usage;
     u_char                 finish_reason[32];
     uint8_t                finish_reason_len;
+    uint8_t                worst;      /* of the finish reasons of several
+                                          choices; the dialect's own */
 
     unsigned               hide_usage:1;    /* set by the caller: usage was
                                                asked by us, not the client */

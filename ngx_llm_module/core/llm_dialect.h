@@ -226,6 +226,36 @@ llm_uint_t llm_prefix_messages(llm_digest_t *d,
     const llm_json_value_t *messages);
 
 
+/* --------------------------------- what a request is to a cache: llm_kind.c */
+
+/* what a request may say of sampling: the first names of a dialect's table
+ * for llm_kind_find() */
+
+enum {
+    LLM_K_TEMPERATURE = 0,
+    LLM_K_TOP_P,
+    LLM_K_N,                           /* this and the rest: of choices */
+    LLM_K_BEST_OF,
+    LLM_K_CANDIDATES,
+    LLM_K_MAX
+};
+
+#define LLM_K_NAMES                                                           \
+    llm_string("temperature"),                                                \
+    llm_string("top_p"),                                                      \
+    llm_string("n"),                                                          \
+    llm_string("best_of"),                                                    \
+    llm_string("candidateCount")
+
+/* The members at the top of rq->body; of duplicates the last.  Values that
+ * are large and in rq->member are not passed again. */
+void llm_kind_find(const llm_request_t *rq, const llm_str_t *names,
+    llm_json_value_t *values, llm_uint_t n);
+
+/* LLM_CACHE_VARIETY, LLM_CACHE_FIXED or 0 */
+llm_uint_t llm_kind_sampling(const llm_json_value_t v[LLM_K_MAX]);
+
+
 /* headers that tell whose account it is, and what is left of it: compatible
  * servers mix the two families, so every dialect has both */
 

@@ -46,7 +46,6 @@ static const u_char *llm_json_string_rest(llm_json_scan_t *s,
     const u_char *p) __attribute__((noinline));
 static const u_char *llm_json_plain(llm_json_scan_t *s, const u_char *p);
 #if (LLM_SSE2)
-static inline uint64_t llm_json_escapes(uint64_t slashes);
 static inline const u_char *llm_json_bad_escape(const u_char *p,
     uint64_t escapes);
 #endif
@@ -457,7 +456,7 @@ llm_json_plain(llm_json_scan_t *s, const u_char *p)
 
         /* within: the first byte was looked at with its backslash */
 
-        escapes = llm_json_escapes(llm_bits(slash) & ~within);
+        escapes = llm_scan_escapes(llm_bits(slash) & ~within);
         stops = llm_bits(stop) & ~(escapes << 1 | within);
         escapes &= (stops - 1) & ~stops;
 
@@ -487,25 +486,6 @@ llm_json_plain(llm_json_scan_t *s, const u_char *p)
 
 
 #if (LLM_SSE2)
-
-/*
- * Of the backslashes, those that begin an escape: the first, third, fifth of
- * each row.  What is added to a row's first is carried over all of the row.
- */
-
-static inline uint64_t
-llm_json_escapes(uint64_t slashes)
-{
-    uint64_t  first, rows;
-
-    static const uint64_t  even = 0x5555555555555555;
-
-    first = slashes & ~(slashes << 1);
-    rows = slashes & ~(slashes + (first & even));
-
-    return (rows & even) | (slashes & ~rows & ~even);
-}
-
 
 /* the first wrong one, NULL: none */
 

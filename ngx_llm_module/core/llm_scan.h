@@ -46,6 +46,25 @@ llm_bits(const __m128i *v)
     return (uint64_t) high << 32 | low;
 }
 
+
+/*
+ * Of the backslashes, those that begin an escape: the first, third, fifth of
+ * each row.  What is added to a row's first is carried over all of the row.
+ */
+
+static inline uint64_t
+llm_scan_escapes(uint64_t slashes)
+{
+    uint64_t  first, rows;
+
+    static const uint64_t  even = 0x5555555555555555;
+
+    first = slashes & ~(slashes << 1);
+    rows = slashes & ~(slashes + (first & even));
+
+    return (rows & even) | (slashes & ~rows & ~even);
+}
+
 #endif
 
 

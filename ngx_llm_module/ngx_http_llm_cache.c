@@ -1,0 +1,798 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * Is a request answered from the cache?  An entry that is, becomes a flight
+ * that has ended: whatever follows is done by its reader, as for any other.
+ * The bytes are copied out of the file at once, so that a slow client holds
+ * nothing of it.
+ */
+
+
+#include "ngx_http_llm_module.h"
+
+
+#define NGX_HTTP_LLM_CACHE_WAIT  200           /* polls, one a ms */
+
+
+static ngx_int_t ngx_http_llm_cache_quick(ngx_http_llm_ctx_t *ctx);
+static ngx_uint_t ngx_http_llm_cache_bypassed(ngx_http_llm_ctx_t *ctx);
+static const char *ngx_http_llm_cache_unasked(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_cache_find(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_cache_absent(ngx_http_llm_ctx_t *ctx,
+    llm_error_t *err);
+static ngx_int_t ngx_http_llm_cache_await(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_cache_wait_handler(ngx_event_t *ev);
+static ngx_int_t ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx,
+    uint64_t limit);
+static ngx_int_t ngx_http_llm_cache_form(ngx_http_llm_ctx_t *ctx,
+    llm_entry_t *e, llm_str_t *text);
+static ngx_int_t ngx_http_llm_cache_serve(ngx_http_llm_ctx_t *ctx,
+    llm_entry_t *e, llm_str_t *text);
+static ngx_int_t ngx_http_llm_cache_copy(ngx_http_llm_ctx_t *ctx,
+    llm_entry_t *e, llm_str_t *text);
+static ngx_int_t ngx_http_llm_cache_facts(ngx_http_llm_ctx_t *ctx,
+    llm_entry_t *e);
+static ngx_int_t ngx_http_llm_cache_str(ngx_pool_t *pool, ngx_str_t *dst,
+    llm_str_t *src);
+static void ngx_http_llm_cache_count(ngx_http_llm_ctx_t *ctx);
+
+
+static ngx_str_t  ngx_http_llm_cache_names[] = {
+    ngx_string("OFF"),
+    ngx_string("BYPASS"),
+    ngx_string("MISS"),
+    ngx_string("EXPIRED"),
+    ngx_string("STALE"),
+    ngx_string("HIT")
+};
+
+
+static uint64_t
+ngx_http_llm_epoch(void)
+{
+    ngx_time_t  *tp;
+
+    tp = ngx_timeofday();
+
+    return (uint64_t) tp->sec * 1000 + tp->msec;
+}
+
+
+/*
+ * A request whose body is there and was not looked into.  NGX_OK: it is
+ * answered; NGX_DECLINED: it has to be read; NGX_ERROR.
+ */
+
+ngx_int_t
+ngx_http_llm_cache_begin(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_int_t                 rc;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_llm_module);
+
+    if (llcf->cache == NULL) {
+        return NGX_DECLINED;
+    }
+
+    ctx->cache = ngx_pcalloc(ctx->request->pool,
+                             sizeof(ngx_http_llm_cached_t));
+    if (ctx->cache == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->cache->conf = llcf->cache;
+    ctx->cache->status = NGX_HTTP_LLM_CACHE_BYPASS;
+    ctx->cache->max_age = -1;
+    ctx->cache->begun = ngx_http_llm_epoch();
+
+    rc = ngx_http_llm_cache_gather(ctx);
+
+    if (rc == NGX_DECLINED) {
+        ctx->cache->reason = "headers";
+        return NGX_DECLINED;
+    }
+
+    if (rc != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_cache_quick(ctx);
+}
+
+
+/* seen before, byte for byte */
+
+static ngx_int_t
+ngx_http_llm_cache_quick(ngx_http_llm_ctx_t *ctx)
+{
+    if (ngx_http_llm_cache_seen(ctx) != NGX_OK
+        || ctx->cache->no_cache
+        || ngx_http_llm_cache_bypassed(ctx))
+    {
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_llm_cache_find(ctx) == NGX_OK ? NGX_OK : NGX_DECLINED;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_cache_bypassed(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_llm_module);
+
+    return llcf->cache_bypass
+           && ngx_http_test_predicates(ctx->request, llcf->cache_bypass)
+              != NGX_OK;
+}
+
+
+/*
+ * A request that was read and has its targets.  NGX_OK: it is answered;
+ * NGX_AGAIN: it is known in a moment, and ngx_http_llm_go() will be called;
+ * NGX_DECLINED: a provider has to be asked; NGX_BUSY: that is not allowed,
+ * and *err says so; NGX_ERROR.
+ */
+
+ngx_int_t
+ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
+{
+    ngx_int_t               rc;
+    ngx_http_llm_cached_t  *cache;
+
+    cache = ctx->cache;
+
+    if (cache == NULL) {
+        return NGX_DECLINED;
+    }
+
+    if (cache->waited) {
+
+        /* another look, after a wait */
+
+        rc = ngx_http_llm_cache_find(ctx);
+
+        return rc == NGX_OK ? NGX_OK : ngx_http_llm_cache_absent(ctx, err);
+    }
+
+    cache->status = NGX_HTTP_LLM_CACHE_BYPASS;
+
+    if (cache->reason == NULL) {
+        cache->reason = ngx_http_llm_cache_unasked(ctx);
+    }
+
+    if (cache->reason) {
+        return ngx_http_llm_cache_absent(ctx, err);
+    }
+
+    rc = ngx_http_llm_cache_scope(ctx);
+
+    if (rc == NGX_DECLINED) {
+        cache->reason = "no-scope";
+        return ngx_http_llm_cache_absent(ctx, err);
+    }
+
+    if (rc != NGX_OK || ngx_http_llm_cache_key(ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_llm_cache_remember(ctx);
+
+    cache->store = !cache->no_store;
+
+    if (cache->no_cache) {
+        cache->reason = "no-cache";
+        return ngx_http_llm_cache_absent(ctx, err);
+    }
+
+    if (ngx_http_llm_cache_bypassed(ctx)) {
+        cache->reason = "bypass";
+        return ngx_http_llm_cache_absent(ctx, err);
+    }
+
+    rc = ngx_http_llm_cache_find(ctx);
+
+    if (rc == NGX_OK) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_llm_cache_await(ctx) == NGX_OK) {
+        return NGX_AGAIN;
+    }
+
+    return ngx_http_llm_cache_absent(ctx, err);
+}
+
+
+/* why it has nothing to do with the cache; NULL: it has */
+
+static const char *
+ngx_http_llm_cache_unasked(ngx_http_llm_ctx_t *ctx)
+{
+    llm_uint_t  kind;
+
+    kind = ctx->dialect->caching->kind(&ctx->rq);
+
+    if (kind & LLM_CACHE_STATEFUL) {
+        return "stateful";
+    }
+
+    switch (ctx->cache->conf->when) {
+
+    case NGX_HTTP_LLM_WHEN_UNASKED:
+        return (kind & LLM_CACHE_VARIETY) ? "sampled" : NULL;
+
+    case NGX_HTTP_LLM_WHEN_DETERMINISTIC:
+        return (kind & LLM_CACHE_FIXED) ? NULL : "sampled";
+
+    default:
+        return NULL;
+    }
+}
+
+
+/* NGX_OK: answered; NGX_DECLINED: cache->status says what was found */
+
+static ngx_int_t
+ngx_http_llm_cache_find(ngx_http_llm_ctx_t *ctx)
+{
+    uint64_t                limit;
+    ngx_int_t               rc;
+    ngx_http_llm_cached_t  *cache;
+
+    cache = ctx->cache;
+
+    limit = cache->conf->ttl;
+
+    if (cache->max_age != -1 && (uint64_t) cache->max_age < limit) {
+        limit = cache->max_age;
+    }
+
+    cache->status = NGX_HTTP_LLM_CACHE_HIT;
+
+    rc = ngx_http_llm_cache_get(ctx, limit);
+
+    if (rc != NGX_OK) {
+        cache->status = (rc == NGX_DONE) ? NGX_HTTP_LLM_CACHE_EXPIRED
+                                         : NGX_HTTP_LLM_CACHE_MISS;
+    }
+
+    return rc;
+}
+
+
+/* a provider will be asked, unless the client wants it otherwise */
+
+static ngx_int_t
+ngx_http_llm_cache_absent(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
+{
+    ngx_http_llm_cached_t  *cache;
+
+    cache = ctx->cache;
+
+    if (cache->no_store && cache->reason == NULL) {
+        cache->reason = "no-store";
+    }
+
+    if (!cache->only_if_cached) {
+        return NGX_DECLINED;
+    }
+
+    cache->store = 0;
+
+    ctx->error = "not_cached";
+    err->status = NGX_HTTP_GATEWAY_TIME_OUT;
+    err->code = "not_cached";
+    llm_str_set(&err->message, "the answer is not in the cache, and the "
+                               "request allows for no other");
+    return NGX_BUSY;
+}
+
+
+/*
+ * The same question was answered a moment ago, and the answer is still on its
+ * way to the file: who asks twice in a row is not to pay twice.
+ */
+
+static ngx_int_t
+ngx_http_llm_cache_await(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_event_t       *ev;
+    ngx_connection_t  *c;
+
+    if (!ngx_http_llm_cache_pending(ctx->cache->key)) {
+        return NGX_DECLINED;
+    }
+
+    c = ctx->request->connection;
+    ev = &ctx->cache->wait;
+
+    ev->handler = ngx_http_llm_cache_wait_handler;
+    ev->data = c;
+    ev->log = c->log;
+
+    ctx->cache->waited = 1;
+
+    /* it may still be that of the phases */
+
+    ctx->request->write_event_handler = ngx_http_request_empty_handler;
+
+    ngx_add_timer(ev, 1);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_cache_wait_handler(ngx_event_t *ev)
+{
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+    ngx_http_llm_ctx_t  *ctx;
+
+    c = ev->data;
+    r = c->data;
+
+    ctx = ngx_http_get_module_ctx(r->main, ngx_http_llm_module);
+
+    if (ctx == NULL || ctx->cache == NULL) {
+        return;
+    }
+
+    ngx_http_set_log_request(c->log, r);
+
+    if (ctx->cache->waited++ < NGX_HTTP_LLM_CACHE_WAIT
+        && ngx_http_llm_cache_pending(ctx->cache->key))
+    {
+        ngx_add_timer(ev, 1);
+        return;
+    }
+
+    ngx_http_llm_go(ctx);
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+/*
+ * Serves the entry, in whichever form there is one, if it is not older than
+ * limit seconds, nor than it may be.  NGX_DONE: there is one that is too old;
+ * NGX_DECLINED: there is none.
+ */
+
+static ngx_int_t
+ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx, uint64_t limit)
+{
+    uint64_t                now, age;
+    llm_int_t               rc;
+    llm_str_t               text;
+    ngx_int_t               found;
+    ngx_uint_t              i, form;
+    llm_store_t            *store;
+    llm_entry_t             e;
+    ngx_http_llm_cached_t  *cache;
+
+    cache = ctx->cache;
+    store = ngx_http_llm_cache_store();
+
+    if (store == NULL) {
+        return NGX_DECLINED;
+    }
+
+    now = ngx_http_llm_epoch();
+    found = NGX_DECLINED;
+    form = ctx->rq.stream;
+
+    for (i = 0; i < 2 && found != NGX_OK; i++, form = !form) {
+
+        cache->key[LLM_KEY_LEN - 1] &= 0xfe;
+        cache->key[LLM_KEY_LEN - 1] |= form;
+
+        rc = llm_store_get(store, cache->key, &e);
+
+        if (rc == LLM_OK) {
+
+            age = now > e.made ? (now - e.made) / 1000 : 0;
+
+            if (age >= limit
+                || (cache->status == NGX_HTTP_LLM_CACHE_HIT
+                    ? age >= e.ttl : age >= (uint64_t) e.ttl + e.stale))
+            {
+                found = NGX_DONE;
+
+            } else if (ngx_http_llm_cache_form(ctx, &e, &text) == NGX_OK) {
+
+                cache->age = age;
+                found = ngx_http_llm_cache_serve(ctx, &e, &text);
+            }
+        }
+
+        llm_store_release(store);
+
+        if (found == NGX_OK) {
+            llm_store_mark(store, cache->key);
+        }
+
+        if (found == NGX_ERROR) {
+            return NGX_DECLINED;
+        }
+
+        if (rc == LLM_ERROR) {
+            ngx_http_llm_cache_broken();
+            break;
+        }
+    }
+
+    cache->key[LLM_KEY_LEN - 1] &= 0xfe;
+
+    return found;
+}
+
+
+/* *text: the answer as it is wanted, in the entry or of the request's pool.
+ * NGX_DECLINED: that can't be said of this entry */
+
+static ngx_int_t
+ngx_http_llm_cache_form(ngx_http_llm_ctx_t *ctx, llm_entry_t *e,
+    llm_str_t *text)
+{
+    ngx_uint_t            stream;
+    const llm_caching_t  *caching;
+
+    stream = (e->flags & LLM_ENTRY_STREAM) ? 1 : 0;
+
+    if (stream && ctx->rq.usage_asked && !(e->flags & LLM_ENTRY_USAGE)) {
+        return NGX_DECLINED;
+    }
+
+    if (stream == ctx->rq.stream) {
+        *text = e->text;
+        return NGX_OK;
+    }
+
+    caching = ctx->dialect->caching;
+
+    if (stream) {
+
+        if (!(e->flags & LLM_ENTRY_USAGE)) {
+            return NGX_DECLINED;
+        }
+
+        return caching->fold(ctx->endpoint, &e->text, &ctx->mem, text)
+               == LLM_OK ? NGX_OK : NGX_DECLINED;
+    }
+
+    return caching->unfold(ctx->endpoint, &e->text, ctx->rq.usage_asked,
+                           &ctx->mem, text)
+           == LLM_OK ? NGX_OK : NGX_DECLINED;
+}
+
+
+/* the entry becomes a flight */
+
+static ngx_int_t
+ngx_http_llm_cache_serve(ngx_http_llm_ctx_t *ctx, llm_entry_t *e,
+    llm_str_t *text)
+{
+    size_t                  len;
+    ngx_http_llm_flight_t  *f;
+
+    if (ctx->flight == NULL) {
+        ctx->flight = ngx_http_llm_flight_create();
+        if (ctx->flight == NULL) {
+            return NGX_ERROR;
+        }
+
+    } else {
+        ngx_http_llm_flight_reset(ctx->flight);
+    }
+
+    f = ctx->flight;
+
+    if (ngx_http_llm_cache_facts(ctx, e) != NGX_OK
+        || ngx_http_llm_cache_copy(ctx, e, text) != NGX_OK)
+    {
+        ngx_http_llm_flight_reset(f);
+        return NGX_ERROR;
+    }
+
+    f->head = 1;
+    f->stream = ctx->rq.stream;
+    f->status = NGX_HTTP_OK;
+    f->released = 1;
+    f->ended = 1;
+    f->failed = 0;
+    f->told = 0;
+
+    f->answer.usage = e->usage;
+
+    len = ngx_min(e->finish_reason.len, sizeof(f->answer.finish_reason));
+
+    ngx_memcpy(f->answer.finish_reason, e->finish_reason.data, len);
+    f->answer.finish_reason_len = len;
+
+    ngx_http_llm_cache_count(ctx);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_cache_copy(ngx_http_llm_ctx_t *ctx, llm_entry_t *e,
+    llm_str_t *text)
+{
+    size_t                  len;
+    u_char                 *p, *from;
+    uint32_t                i;
+    ngx_uint_t              stored;
+    ngx_http_llm_flight_t  *f;
+
+    f = ctx->flight;
+
+    /* a form that was made has no runs */
+
+    stored = (text->data == e->text.data && ctx->rq.stream);
+    len = text->len;
+
+    for (i = 0; stored && i < e->nruns; i++) {
+        if ((e->runs[i].flags & LLM_RUN_HIDDEN) && !ctx->rq.usage_asked) {
+            len -= e->runs[i].len;
+        }
+    }
+
+    if (len == 0) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_http_llm_flight_reserve(f, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (len == text->len) {
+        ngx_memcpy(p, text->data, len);
+
+    } else {
+        from = text->data;
+
+        for (i = 0; i < e->nruns; i++) {
+
+            if (!(e->runs[i].flags & LLM_RUN_HIDDEN)) {
+                ngx_memcpy(p, from, e->runs[i].len);
+                p += e->runs[i].len;
+            }
+
+            from += e->runs[i].len;
+        }
+
+        p -= len;
+    }
+
+    if (ctx->cache->conf->fresh_ids) {
+        llm_fresh_ids(p, len, (uint64_t) ngx_random() << 32 ^ ngx_random());
+    }
+
+    ngx_http_llm_flight_commit(f, len, 0,
+                               ctx->rq.stream ? 0 : NGX_HTTP_LLM_REC_PLAIN);
+
+    return NGX_OK;
+}
+
+
+/* what is told of it, beside the answer */
+
+static ngx_int_t
+ngx_http_llm_cache_facts(ngx_http_llm_ctx_t *ctx, llm_entry_t *e)
+{
+    ngx_pool_t             *pool;
+    ngx_http_llm_cached_t  *cache;
+
+    cache = ctx->cache;
+    pool = ctx->request->pool;
+
+    ngx_memcpy(cache->id, e->id, LLM_ID_LEN);
+    cache->has_id = 1;
+
+    cache->saved = e->cost;
+    cache->priced = (e->flags & LLM_ENTRY_COST) ? 1 : 0;
+
+    if (ngx_http_llm_cache_str(pool, &cache->provider, &e->provider) != NGX_OK
+        || ngx_http_llm_cache_str(pool, &cache->model, &e->model) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ctx->rq.stream || (e->flags & LLM_ENTRY_STREAM)) {
+        ngx_str_set(&ctx->flight->content_type, "application/json");
+
+        if (ctx->rq.stream) {
+            ngx_str_null(&ctx->flight->content_type);
+        }
+
+        return NGX_OK;
+    }
+
+    return ngx_http_llm_cache_str(pool, &ctx->flight->content_type,
+                                  &e->content_type);
+}
+
+
+static ngx_int_t
+ngx_http_llm_cache_str(ngx_pool_t *pool, ngx_str_t *dst, llm_str_t *src)
+{
+    dst->data = ngx_pnalloc(pool, src->len + 1);
+    if (dst->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    dst->len = src->len;
+    ngx_memcpy(dst->data, src->data, src->len);
+
+    return NGX_OK;
+}
+
+
+/*
+ * Every target has failed, and nothing was shown.  NGX_OK: an answer whose
+ * time is over is better than none, and the flight is that answer now.
+ */
+
+ngx_int_t
+ngx_http_llm_cache_stale(ngx_http_llm_ctx_t *ctx, ngx_uint_t failure)
+{
+    ngx_uint_t              status;
+    ngx_http_llm_cached_t  *cache;
+
+    cache = ctx->cache;
+
+    if (cache == NULL || !cache->keyed
+        || cache->conf->stale == 0
+        || failure == LLM_FAIL_CLIENT
+        || failure == LLM_FAIL_CONTEXT
+        || ctx->reader.head_sent || ctx->aborted || ctx->finalized)
+    {
+        return NGX_DECLINED;
+    }
+
+    status = cache->status;
+    cache->status = NGX_HTTP_LLM_CACHE_STALE;
+
+    if (ngx_http_llm_cache_get(ctx, cache->conf->ttl + cache->conf->stale)
+        != NGX_OK)
+    {
+        cache->status = status;
+        return NGX_DECLINED;
+    }
+
+    cache->store = 0;
+    ctx->spent = 0;
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_llm_cache_status(ngx_http_llm_ctx_t *ctx)
+{
+    return ctx->cache ? ctx->cache->status : NGX_HTTP_LLM_CACHE_OFF;
+}
+
+
+ngx_str_t *
+ngx_http_llm_cache_name(ngx_uint_t status)
+{
+    return &ngx_http_llm_cache_names[status];
+}
+
+
+/* X-LLM-Cache and what goes with it */
+
+ngx_int_t
+ngx_http_llm_cache_headers(ngx_http_llm_ctx_t *ctx)
+{
+    u_char                 *p;
+    ngx_str_t               s;
+    ngx_uint_t              status;
+    ngx_http_request_t     *r;
+    ngx_http_llm_cached_t  *cache;
+
+    r = ctx->request;
+    cache = ctx->cache;
+    status = ngx_http_llm_cache_status(ctx);
+
+    if (cache && cache->conf->scope == NGX_HTTP_LLM_SCOPE_GLOBAL
+        && !cache->conf->reveal)
+    {
+        /* whether somebody has asked the same is nobody's business */
+
+        return NGX_OK;
+    }
+
+    if (ngx_http_llm_add_header_str(r, "X-LLM-Cache",
+                                    &ngx_http_llm_cache_names[status])
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (cache == NULL) {
+        return NGX_OK;
+    }
+
+    if (cache->reason
+        && ngx_http_llm_add_header(r, "X-LLM-Cache-Reason", cache->reason)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (status == NGX_HTTP_LLM_CACHE_HIT || status == NGX_HTTP_LLM_CACHE_STALE)
+    {
+        p = ngx_pnalloc(r->pool, NGX_TIME_T_LEN);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        s.data = p;
+        s.len = ngx_sprintf(p, "%T", cache->age) - p;
+
+        if (ngx_http_llm_add_header_str(r, "Age", &s) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (!cache->has_id) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, 2 * LLM_ID_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    s.data = p;
+    s.len = ngx_hex_dump(p, cache->id, LLM_ID_LEN) - p;
+
+    return ngx_http_llm_add_header_str(r, "X-LLM-Cache-Key", &s);
+}
+
+
+static void
+ngx_http_llm_cache_count(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_cached_t     *cache;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    cache = ctx->cache;
+
+    if (cache->counted) {
+        return;
+    }
+
+    cache->counted = 1;
+
+    lmcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_llm_module);
+
+    (void) ngx_atomic_fetch_add(&lmcf->shared->results[cache->status], 1);
+}
+
+
+/* the request ends */
+
+void
+ngx_http_llm_cache_cleanup(ngx_http_llm_ctx_t *ctx)
+{
+    if (ctx->cache == NULL) {
+        return;
+    }
+
+    if (ctx->cache->wait.timer_set) {
+        ngx_del_timer(&ctx->cache->wait);
+    }
+
+    ngx_http_llm_cache_count(ctx);
+}
