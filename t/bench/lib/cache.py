@@ -16,7 +16,7 @@ import tempfile
 import time
 
 import portkey
-from proc import Broken, Mock, Nginx, Skipped, log, memory, nofile
+from proc import Broken, Mock, Nginx, Skipped, log, nofile, private
 from rows import KB, median, ratio
 
 BODIES = 1000                     # in rotation
@@ -516,21 +516,19 @@ class Cache:
         ask(1000, 0)
         time.sleep(1.5)
         ask(1000, 0)
-        before = memory(b.worker)
+        before = private(b.worker, b.store)
         ask(count, 1000)
         time.sleep(1.5)
         ask(count, 1000)
         time.sleep(1.5)
-        after = memory(b.worker)
+        after = private(b.worker, b.store)
         used = sum(os.stat(os.path.join(b.store, f)).st_blocks * 512
                    for f in os.listdir(b.store))
         self.rows.raw["cache-memory"] = [before, after, used]
         title = "a cache of %s, filled (%d MB)" % (size, used / 1e6)
         self.rows.line(title, "private memory of a worker, empty and filled",
-                       "%.1f MB" % (before["Private_Dirty"] / 1e6),
-                       "%.1f MB" % (after["Private_Dirty"] / 1e6),
-                       [(after["Private_Dirty"] - before["Private_Dirty"])
-                        / 1e6], "%+.1f MB")
+                       "%.1f MB" % (before / 1e6), "%.1f MB" % (after / 1e6),
+                       [(after - before) / 1e6], "%+.1f MB")
 
     def portkey(self):
         b = self.server("llm")

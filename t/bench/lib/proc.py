@@ -134,6 +134,20 @@ def memory(pid):
     return {k: sums.get(k, 0) for k in ("Rss", "Pss", "Private_Dirty")}
 
 
+def private(pid, but):
+    """Private_Dirty in bytes, less that of files below a directory: pages of
+    a tmpfs that only one process has mapped are counted with it."""
+    total, skip = 0, False
+    with open("/proc/%d/smaps" % pid) as f:
+        for line in f:
+            part = line.split()
+            if not part[0].endswith(":"):
+                skip = len(part) > 5 and part[5].startswith(but)
+            elif part[0] == "Private_Dirty:" and not skip:
+                total += int(part[1]) * 1024
+    return total
+
+
 def faults(pid):
     """Minor page faults so far: memory taken from the kernel anew."""
     with open("/proc/%d/stat" % pid) as f:
