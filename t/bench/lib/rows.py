@@ -110,7 +110,8 @@ class Rows:
                           T=seconds + 20, pid=server.worker, who=server.name,
                           **args)
         # a worker that waits for its own threads is not disturbed
-        waits += helped(server.worker) - own
+        own = helped(server.worker) - own
+        waits += own
         if not r["requests"]:
             raise Broken("%s: no requests in %s s" % (server.name, seconds))
         return {"rps": r["rps"], "cpu": r["cpu_us"] / r["requests"],
@@ -118,6 +119,7 @@ class Rows:
                 "faults": (faults(server.worker) - before) / r["requests"],
                 "waited": max(0, waited(server.worker) - waits) / r["seconds"],
                 "requests": r["requests"],
+                "helped": own * 1e6 / r["requests"],
                 "p50": r["latency"]["p50"], "p99": r["latency"]["p99"],
                 "body_min": r["body_min"], "body_max": r["body_max"]}
 
