@@ -34,10 +34,13 @@ static int load_url(char *url, struct sockaddr_in *addr, const char **host,
 static int load_header(load_t *l, const char *value);
 static int load_init(load_t *l);
 static int load_request(load_t *l);
+static void load_places(load_t *l);
 static void load_loop(load_t *l);
 static int load_over(load_t *l);
 static int load_open(load_t *l);
 static void load_reopen(load_t *l);
+static int load_due(load_t *l);
+static void load_wake(load_t *l);
 static int load_last(load_t *l);
 static void load_end(load_t *l);
 static void load_signal(int signo);
@@ -89,7 +92,7 @@ load_options(load_t *l, int argc, char **argv)
     l->marker = "\"content\":\"";
     l->uri = "/";
 
-    while ((opt = getopt(argc, argv, "u:m:c:t:n:b:r:H:e:g:k:M:P:T:x:s:R"))
+    while ((opt = getopt(argc, argv, "u:m:c:t:n:b:v:V:q:r:H:e:g:k:M:P:T:x:s:R"))
            != -1)
     {
         if (load_option(l, opt, optarg) != LOAD_OK) {
@@ -156,6 +159,18 @@ load_option(load_t *l, int opt, char *value)
 
     case 'b':
         l->body_size = strtoul(value, NULL, 10);
+        return LOAD_OK;
+
+    case 'v':
+        l->bodies = strtoull(value, NULL, 10);
+        return LOAD_OK;
+
+    case 'V':
+        l->first = strtoull(value, NULL, 10);
+        return LOAD_OK;
+
+    case 'q':
+        l->rate = strtoull(value, NULL, 10);
         return LOAD_OK;
 
     case 'r':
@@ -364,7 +379,36 @@ load_request(load_t *l)
 
     free(body);
 
+    if (l->bodies) {
+        load_places(l);
+    }
+
     return LOAD_OK;
+}
+
+
+/* where the number goes: in headers as told, in the body over its system
+ * message, which leaves the size as it is */
+
+static void
+load_places(load_t *l)
+{
+    u_char  *p, *end;
+
+    end = l->request + l->request_len;
+
+    p = memmem(l->request, l->request_len, "Answer brief", LOAD_NUMBER);
+    memset(p, '#', LOAD_NUMBER);
+
+    for (p = l->request; l->nplaces < LOAD_PLACES; p += LOAD_NUMBER) {
+        p = memmem(p, (size_t) (end - p), "############", LOAD_NUMBER);
+
+        if (p == NULL) {
+            break;
+        }
+
+        l->places[l->nplaces++] = (size_t) (p - l->request);
+    }
 }
 
 
@@ -386,6 +430,11 @@ load_loop(load_t *l)
         }
 
         wait = load_open(l);
+
+        if (l->idle) {
+            load_wake(l);
+            wait = 1;
+        }
 
         n = epoll_wait(l->epoll, list, LOAD_EVENTS, wait);
 
@@ -467,6 +516,46 @@ load_reopen(load_t *l)
 }
 
 
+static int
+load_due(load_t *l)
+{
+    return l->rate == 0
+           || l->begun < (l->now - l->started) * l->rate / LOAD_SEC;
+}
+
+
+/* begins what is due on idle connections, or ends them */
+
+static void
+load_wake(load_t *l)
+{
+    uint32_t      i;
+    load_conn_t  *c;
+
+    l->idle = 0;
+
+    for (i = 0; i < l->opened; i++) {
+        c = &l->conns[i];
+
+        if (c->state != LOAD_CONN_IDLE) {
+            continue;
+        }
+
+        if (load_last(l)) {
+            load_conn_close(l, c, 0);
+            c->state = LOAD_CONN_END;
+            l->active--;
+
+        } else if (load_due(l)) {
+            load_conn_begin(l, c);
+
+        } else {
+            l->idle = 1;
+        }
+    }
+}
+
+
 /* no more requests may begin */
 
 static int
@@ -500,6 +589,12 @@ load_next(load_t *l, load_conn_t *c)
         load_conn_close(l, c, 0);
         c->state = LOAD_CONN_NONE;
         l->reopen = 1;
+        return;
+    }
+
+    if (!load_due(l)) {
+        c->state = LOAD_CONN_IDLE;
+        l->idle = 1;
     }
 }
 
@@ -577,6 +672,10 @@ load_usage(void)
         "  -c N       connections, or streams (32)\n"
         "  -t SEC     closed: how long        -n N  closed: how many\n"
         "  -b BYTES   size of the request body (2048)\n"
+        "  -v N       N different bodies in rotation; the number is also put\n"
+        "             where a header has ############\n"
+        "  -V N       the number of the first (0)\n"
+        "  -q N       closed: N requests begin in a second, not more\n"
         "  -H HEADER  more request headers, repeatable\n"
         "  -s CODE    expected status (200)\n"
         "  -r N       streams opened per second (1000)\n"

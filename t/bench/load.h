@@ -36,6 +36,8 @@
 #define LOAD_SEC         1000000000ULL
 
 #define LOAD_LINE        1024
+#define LOAD_NUMBER      12            /* digits of a request's number */
+#define LOAD_PLACES      4             /* of it in one request */
 #define LOAD_READ        262144
 
 /* 128 steps per power of two: values are right to 0.8 % */
@@ -75,6 +77,7 @@ typedef enum {
     LOAD_CONN_NONE = 0,
     LOAD_CONN_CONNECTING,
     LOAD_CONN_ACTIVE,             /* a request is being sent or answered */
+    LOAD_CONN_IDLE,               /* open, waits until a request is due */
     LOAD_CONN_END
 } load_conn_state_e;
 
@@ -101,6 +104,7 @@ typedef struct {
     unsigned              first:1;         /* first data byte was seen */
     unsigned              done:1;          /* data: [DONE] was the last one */
     unsigned              ready:1;         /* has its -k events */
+    char                  number[LOAD_NUMBER + 1];
     u_char                line[LOAD_LINE];
 } load_conn_t;
 
@@ -125,7 +129,12 @@ typedef struct {
     size_t                headers_len;
     u_char               *request;
     size_t                request_len;
+    size_t                places[LOAD_PLACES];     /* of its number */
+    uint32_t              nplaces;
     size_t                body_size;
+    uint64_t              bodies;          /* different ones, 0: one */
+    uint64_t              first;           /* number of the first */
+    uint64_t              rate;            /* requests per second, 0: any */
     uint32_t              nconns;
     uint64_t              max_requests;
     uint64_t              duration;        /* ns */
@@ -173,6 +182,7 @@ typedef struct {
     int64_t               abort_delay;     /* us, from the first close */
     unsigned              abort_done:1;
     unsigned              reopen:1;        /* a slot is LOAD_CONN_NONE */
+    unsigned              idle:1;          /* a slot is LOAD_CONN_IDLE */
     unsigned              interrupted:1;
 
     load_hist_t           latency;
@@ -191,6 +201,7 @@ uint64_t load_hist_get(load_hist_t *h, double quantile);
 u_char *load_body(size_t size, int stream);
 
 int load_conn_open(load_t *l, load_conn_t *c);
+void load_conn_begin(load_t *l, load_conn_t *c);
 void load_conn_event(load_t *l, load_conn_t *c, uint32_t events);
 void load_conn_close(load_t *l, load_conn_t *c, int rst);
 void load_fail(load_t *l, load_conn_t *c, load_err_e class, const char *text);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <netinet/tcp.h>
 
 
@@ -29,8 +30,8 @@ enum {
 };
 
 
-static void load_conn_begin(load_t *l, load_conn_t *c);
 static int load_conn_write(load_t *l, load_conn_t *c);
+static int load_conn_iov(load_t *l, load_conn_t *c, struct iovec *iov);
 static void load_conn_read(load_t *l, load_conn_t *c);
 static void load_conn_finish(load_t *l, load_conn_t *c);
 static int load_parse(load_t *l, load_conn_t *c, u_char *p, u_char *last,
@@ -146,7 +147,9 @@ load_conn_event(load_t *l, load_conn_t *c, uint32_t events)
 }
 
 
-static void
+/* when it is due, which load_next() knows for all but a new connection */
+
+void
 load_conn_begin(load_t *l, load_conn_t *c)
 {
     c->state = LOAD_CONN_ACTIVE;
@@ -164,6 +167,11 @@ load_conn_begin(load_t *l, load_conn_t *c)
     c->first = 0;
     c->done = 0;
 
+    if (l->nplaces) {
+        snprintf(c->number, sizeof(c->number), "%0*llu", LOAD_NUMBER,
+                 (unsigned long long) (l->first + l->begun % l->bodies));
+    }
+
     c->begun = load_time();
     l->begun++;
 
@@ -174,11 +182,17 @@ load_conn_begin(load_t *l, load_conn_t *c)
 static int
 load_conn_write(load_t *l, load_conn_t *c)
 {
-    ssize_t  n;
+    ssize_t        n;
+    struct iovec   iov[2 * LOAD_PLACES + 1];
+    struct msghdr  msg;
+
+    memset(&msg, 0, sizeof(msg));
+    msg.msg_iov = iov;
 
     while (c->sent < l->request_len) {
-        n = send(c->fd, l->request + c->sent, l->request_len - c->sent,
-                 MSG_NOSIGNAL);
+        msg.msg_iovlen = (size_t) load_conn_iov(l, c, iov);
+
+        n = sendmsg(c->fd, &msg, MSG_NOSIGNAL);
 
         if (n == -1) {
             if (errno == EAGAIN || errno == EINTR) {
@@ -202,6 +216,42 @@ load_conn_write(load_t *l, load_conn_t *c)
     c->written = load_time();
 
     return LOAD_OK;
+}
+
+
+/* what is left of the request, with the number of this one in its places */
+
+static int
+load_conn_iov(load_t *l, load_conn_t *c, struct iovec *iov)
+{
+    int       n;
+    size_t    pos;
+    uint32_t  i;
+
+    n = 0;
+    pos = c->sent;
+
+    for (i = 0; i < l->nplaces; i++) {
+
+        if (pos < l->places[i]) {
+            iov[n].iov_base = l->request + pos;
+            iov[n++].iov_len = l->places[i] - pos;
+            pos = l->places[i];
+        }
+
+        if (pos < l->places[i] + LOAD_NUMBER) {
+            iov[n].iov_base = c->number + (pos - l->places[i]);
+            iov[n++].iov_len = LOAD_NUMBER - (pos - l->places[i]);
+            pos = l->places[i] + LOAD_NUMBER;
+        }
+    }
+
+    if (pos < l->request_len) {
+        iov[n].iov_base = l->request + pos;
+        iov[n++].iov_len = l->request_len - pos;
+    }
+
+    return n;
 }
 
 

@@ -76,6 +76,7 @@ mock_conn_get(int fd, mock_listen_t *ls)
     c->req.rude = 0;
     c->req.json.model = NULL;
     c->req.json.tail.data = NULL;
+    c->req.question.data = NULL;
     c->fd = fd;
     c->timer = -1;
     c->listen = ls;
@@ -211,6 +212,7 @@ mock_conn_free_req(mock_req_t *r)
 
     r->json.model = NULL;
     mock_buf_free(&r->json.tail);
+    mock_buf_free(&r->question);
 }
 
 

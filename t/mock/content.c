@@ -88,6 +88,8 @@ mock_plan(mock_req_t *r)
         }
     }
 
+    mock_derive_plan(r);
+
     /* hashed, for ids of neighbours in the sequence would overlap */
 
     r->id_seed = ctl->seed >= 0 ? (uint64_t) ctl->seed

@@ -83,6 +83,7 @@ static const mock_ctl_def_t  mock_ctl_defs[] = {
     mock_ctl(keep, flag),
     mock_ctl(early, flag),
     mock_ctl_enum(prefill, "off on 400"),
+    mock_ctl(derive, flag),
     mock_ctl(text, str),
     mock_ctl(body, str),
     mock_ctl(code, str),

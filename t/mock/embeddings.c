@@ -158,7 +158,8 @@ mock_vector_floats(mock_req_t *r, mock_buf_t *b, size_t n)
     n = n < r->dim - g->sent ? n : r->dim - g->sent;
 
     while (n) {
-        from = ((uint64_t) g->i * 7919 + g->sent) % MOCK_FLOATS;
+        from = (r->derived % MOCK_FLOATS + (uint64_t) g->i * 7919 + g->sent)
+               % MOCK_FLOATS;
         len = MOCK_FLOATS - from < n ? MOCK_FLOATS - from : n;
 
         mock_buf_add(b, mock_floats + from * (MOCK_FLOAT_LEN + 1),
@@ -182,7 +183,9 @@ mock_vector_b64(mock_req_t *r, mock_buf_t *b, size_t n)
     n = n < (r->dim - g->sent) / 3 ? n : (r->dim - g->sent) / 3;
 
     while (n) {
-        from = ((uint64_t) g->i * 7919 + g->sent / 3) % MOCK_B64_GROUPS;
+        from = (r->derived % MOCK_B64_GROUPS + (uint64_t) g->i * 7919
+                + g->sent / 3)
+               % MOCK_B64_GROUPS;
         len = MOCK_B64_GROUPS - from < n ? MOCK_B64_GROUPS - from : n;
 
         mock_buf_add(b, mock_b64 + from * 16, len * 16);

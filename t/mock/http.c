@@ -269,6 +269,10 @@ mock_http_data(mock_req_t *r, u_char *p, size_t n)
         r->json.want_tail = r->ctl.prefill > 0 && r->api == &mock_messages;
         mock_json_feed(&r->json, p, n);
 
+        if (r->ctl.derive > 0) {
+            mock_derive_body(r, p, n);
+        }
+
     } else if (r->api == &mock_files) {
         r->crc = mock_crc32(r->crc, p, n);
     }

@@ -61,6 +61,7 @@ typedef struct {
     int64_t           eol, bom, comments, multiline, no_last_newline;
     int64_t           split, split_head, rate, read_rate;
     int64_t           ids, named, unknown, seed, keep, early, prefill;
+    int64_t           derive;
     const char       *text, *body, *code, *message, *finish;
     const char       *retry_after, *retry_after_ms, *should_retry;
     const char       *headers, *key;
@@ -246,6 +247,8 @@ struct mock_req_s {
     uint32_t          events;
     uint64_t          size;
     uint64_t          total;          /* bytes of content */
+    uint64_t          derived;        /* derive=: hash of the question */
+    mock_buf_t        question;       /* derive=: the body, then the text */
     const char       *param;          /* named by an error */
     char             *strs[20];       /* control values to be freed */
     u_char            level[MOCK_CONTROLS];
@@ -487,6 +490,10 @@ void mock_prefill_add(mock_json_t *j, const void *p, size_t n);
 void mock_prefill_unit(mock_json_t *j);
 const char *mock_prefill_refused(mock_req_t *r);
 void mock_prefill_plan(mock_req_t *r);
+
+/* derive.c */
+void mock_derive_body(mock_req_t *r, const void *p, size_t n);
+void mock_derive_plan(mock_req_t *r);
 
 /* api.c: GET /_mock/... */
 void mock_api_answer(mock_conn_t *c, mock_buf_t *b, const char **type);

@@ -567,6 +567,61 @@ is(@{decode_json(control('requests'))}, 64, 'the last 64');
 reset_mock();
 is(stats()->{requests}, 0, 'reset');
 
+# --- derive=: the answer is a function of the question
+
+sub derived {
+	my ($body, $path, %o) = @_;
+	my $r = req('POST', '/v1/' . ($path || 'chat/completions'),
+		{ 'X-Mock-Derive' => 1, 'Content-Type' => 'application/json',
+		%{$o{headers} || {}} }, $body);
+	return $r->{body};
+}
+
+my $q = '{"model":"m","messages":[{"role":"user","content":"caf\u00e9"}],'
+	. '"seed":1}';
+my $answer = derived($q);
+ok(length(json({ body => $answer })->{choices}[0]{message}{content}) > 10,
+	'derived text');
+is(derived($q), $answer, 'derived again');
+is(derived("{ \"seed\" :1,\n\"messages\":[ {\"content\":\"caf\xc3\xa9\","
+	. '"role":"user"}],"model":"m"}'), $answer,
+	'order, space and escapes do not count');
+is(derived($q =~ s/"seed"/"user":"u","metadata":{"a":1},"stream":false,"seed"/r),
+	$answer, 'nor do members that only say for whom');
+
+my %seen = ($answer => 1);
+for (['"seed":1', '"seed":2'], ['"seed":1', '"seed":1.0'],
+	['"seed":1', '"seed":"1"'], ['"seed":1', '"seed":[1]'],
+	['"seed":1', '"seed":{"stream":1}'], ['"m"', '"n"'], ['caf', 'cag'],
+	['u00e9', 'u00e8'], ['"user"', '"assistant"'],
+	['"user"', '"user","user":"x"'])
+{
+	my ($from, $to) = @$_;
+	my $d = derived($q =~ s/\Q$from\E/$to/r);
+	ok(!$seen{$d}++, "$to counts");
+}
+
+my $s8 = derived($q =~ s/"seed"/"stream":true,"seed"/r);
+is(content_of($s8), json({ body => $answer })->{choices}[0]{message}{content},
+	'streamed the same text');
+is((datas($s8))[0]{id}, json({ body => $answer })->{id}, 'with the same id');
+
+$q = '{"model":"m","input":"x","user":"a"}';
+$answer = derived($q, 'responses');
+isnt(derived($q =~ s/"a"/"b"/r, 'responses'), $answer,
+	'responses: user counts');
+is(derived($q =~ s/"user"/"stream":false,"user"/r, 'responses'), $answer,
+	'responses: stream does not');
+isnt(json({ body => derived($q, 'embeddings') })->{data}[0]{embedding}[0],
+	json({ body => derived($q =~ s/"x"/"y"/r, 'embeddings') })
+	->{data}[0]{embedding}[0], 'derived vectors differ');
+is(derived($q, 'embeddings'), derived($q, 'embeddings'), 'and repeat');
+like(derived('{"model":"m","input":"x"', 'embeddings'), qr/could not parse/,
+	'broken JSON is refused as ever');
+like(derived('{"model":"m","messages":[]}', undef,
+	headers => { 'X-Mock-Text' => 'this' }), qr/"content": "this"/,
+	'text= wins');
+
 # --- aborts
 
 for my $case (['waiting', { delay => 60000 }, 0], ['hanging',

@@ -50,7 +50,10 @@ def version_of(opts, name):
         return "?"
 
 
-def row(rows):
+def row(rows, name="portkey", mock=None,
+        title="2 KB, npm @portkey-ai/gateway %s (left) and llm", ours=None,
+        limits=(25, 40)):
+    """ours(seconds): a round of the module; a miss if nothing is said."""
     opts = rows.opts
     script, version = install(opts)
     port = free_port()
@@ -64,19 +67,21 @@ def row(rows):
             wait_port(port, process, 20, "portkey")
         except Broken as e:
             raise Skipped(str(e))
-        compare(rows, process, port, version)
+        compare(rows, process, port, name, mock or rows.mock, title % version,
+                ours or (lambda s: rows.request(rows.b, 2048, 32, "main", s)),
+                limits)
     finally:
         stop(process)
 
 
-def compare(rows, process, port, version):
+def compare(rows, process, port, name, mock, title, ours, limits):
     url = "http://127.0.0.1:%d/v1/chat/completions" % port
     headers = ["x-portkey-provider: openai",
-               "x-portkey-custom-host: %s" % rows.mock.url("/v1")]
+               "x-portkey-custom-host: %s" % mock.url("/v1")]
 
-    def run(server):
-        if server is not None:
-            return rows.request(server, 2048, 32, "main", seconds)
+    def run(side):
+        if side:
+            return ours(seconds)
         r = rows.load.run(url, headers=headers, b=2048, c=32, t=seconds,
                           T=seconds + 20, pid=process.pid, who="portkey")
         return {"rps": r["rps"], "cpu": r["cpu_us"] / max(r["requests"], 1)}
@@ -87,16 +92,15 @@ def compare(rows, process, port, version):
     except Broken as e:
         raise Skipped(str(e))
     seconds = 1.0
-    got = rows.pairs(8, run, None, rows.b)
-    rows.raw["portkey"] = got
-    title = "2 KB, npm @portkey-ai/gateway %s (left) and llm" % version
+    got = rows.pairs(8, run, None, "llm")
+    rows.raw[name] = got
     note = rows.contention(got)
     note = note or "node-server %s" % version_of(rows.opts, "@hono/node-server")
     rows.line(title, "throughput",
               "%.0f/s" % median([x["rps"] for x, y in got]),
               "%.0f/s" % median([y["rps"] for x, y in got]),
               [ratio(y["rps"], x["rps"]) for x, y in got], "%.1fx",
-              (25, 40), note=note)
+              limits, note=note)
     rows.line(title, "CPU per request, its over ours",
               "%.0f us" % median([x["cpu"] for x, y in got]),
               "%.1f us" % median([y["cpu"] for x, y in got]),

@@ -134,6 +134,20 @@ def memory(pid):
     return {k: sums.get(k, 0) for k in ("Rss", "Pss", "Private_Dirty")}
 
 
+def private(pid, but):
+    """Private_Dirty in bytes, less that of files below a directory: pages of
+    a tmpfs that only one process has mapped are counted with it."""
+    total, skip = 0, False
+    with open("/proc/%d/smaps" % pid) as f:
+        for line in f:
+            part = line.split()
+            if not part[0].endswith(":"):
+                skip = len(part) > 5 and part[5].startswith(but)
+            elif part[0] == "Private_Dirty:" and not skip:
+                total += int(part[1]) * 1024
+    return total
+
+
 def faults(pid):
     """Minor page faults so far: memory taken from the kernel anew."""
     with open("/proc/%d/stat" % pid) as f:
@@ -146,20 +160,36 @@ def waited(pid):
         return int(f.read().split()[1]) / 1e9
 
 
+def helped(pid):
+    """Seconds the other threads of a process have run."""
+    ran = 0
+    for task in os.listdir("/proc/%d/task" % pid):
+        if int(task) != pid:
+            try:
+                with open("/proc/%d/task/%s/schedstat" % (pid, task)) as f:
+                    ran += int(f.read().split()[0])
+            except OSError:
+                pass
+    return ran / 1e9
+
+
 class Mock:
-    def __init__(self, binary):
+    def __init__(self, binary, *args):
         self.port = free_port()
-        self.process = start([binary, "-p", str(self.port)], CLIENT_CORE,
-                             stdout=subprocess.DEVNULL)
+        self.process = start([binary, "-p", str(self.port)] + list(args),
+                             CLIENT_CORE, stdout=subprocess.DEVNULL)
         wait_port(self.port, self.process, name="mock")
 
-    def stats(self):
+    def ask(self, what):
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
-            c.request("GET", "/_mock/stats")
-            return json.loads(c.getresponse().read())
+            c.request("GET", "/_mock/" + what)
+            return c.getresponse().read()
         finally:
             c.close()
+
+    def stats(self):
+        return json.loads(self.ask("stats"))
 
     def url(self, path=""):
         return "http://127.0.0.1:%d%s" % (self.port, path)
@@ -273,13 +303,15 @@ AGAIN = """            llm_adapter again;
 class Nginx:
     """One instance: kind is "plain" or "llm"."""
 
+    PORTS = ("main", "stream", "failing", "large")
+    env = None
+
     def __init__(self, opts, name, kind, mock_port):
         self.opts = opts
         self.name = name
         self.kind = kind
         self.dir = os.path.join(opts.build, "bench", name)
-        self.ports = {k: free_port() for k in ("main", "stream", "failing",
-                                               "large")}
+        self.ports = {k: free_port() for k in self.PORTS}
         self.process = None
         self.worker = None
         os.makedirs(self.dir, exist_ok=True)
@@ -313,7 +345,8 @@ class Nginx:
             os.unlink(self.log)
         self.output = os.path.join(self.dir, "output")
         with open(self.output, "w") as out:
-            self.process = start(self.argv(), None, stdout=out, stderr=out)
+            self.process = start(self.argv(), None, stdout=out, stderr=out,
+                                 env=self.env)
         try:
             wait_port(self.ports["main"], self.process, name=self.name)
         except Broken as e:
@@ -326,7 +359,9 @@ class Nginx:
         else:
             raise Broken("%s has no worker" % self.name)
         self.worker = workers[0]
-        os.sched_setaffinity(self.worker, {core(SERVER_CORE)})
+        # with those of its thread pool
+        for task in os.listdir("/proc/%d/task" % self.worker):
+            os.sched_setaffinity(int(task), {core(SERVER_CORE)})
         return self
 
     def stop(self):

@@ -4,7 +4,8 @@ import os
 import statistics
 import time
 
-from proc import Broken, Skipped, faults, log, memory, nofile, waited
+from proc import (Broken, Skipped, faults, helped, log, memory, nofile,
+                  waited)
 
 KB = 1024
 
@@ -56,6 +57,7 @@ class Rows:
         self.twin = twin        # plain again: the noise
         self.lines = []
         self.raw = {}
+        self.told = {}          # complaints of servers that are gone
         self.whole = None
 
     def line(self, row, what, plain, other, values, fmt, limits=None,
@@ -101,16 +103,23 @@ class Rows:
 
     # requests
 
-    def request(self, server, size, conns, port, seconds):
+    def request(self, server, size, conns, port, seconds, **args):
         before, waits = faults(server.worker), waited(server.worker)
+        own = helped(server.worker)
         r = self.load.run(server.url(port), b=size, c=conns, t=seconds,
-                          T=seconds + 20, pid=server.worker, who=server.name)
+                          T=seconds + 20, pid=server.worker, who=server.name,
+                          **args)
+        # a worker that waits for its own threads is not disturbed
+        own = helped(server.worker) - own
+        waits += own
         if not r["requests"]:
             raise Broken("%s: no requests in %s s" % (server.name, seconds))
         return {"rps": r["rps"], "cpu": r["cpu_us"] / r["requests"],
                 "busy": r["cpu_us"] / r["seconds"] / 1e6,
                 "faults": (faults(server.worker) - before) / r["requests"],
-                "waited": (waited(server.worker) - waits) / r["seconds"],
+                "waited": max(0, waited(server.worker) - waits) / r["seconds"],
+                "requests": r["requests"],
+                "helped": own * 1e6 / r["requests"],
                 "p50": r["latency"]["p50"], "p99": r["latency"]["p99"],
                 "body_min": r["body_min"], "body_max": r["body_max"]}
 
@@ -391,7 +400,7 @@ class Rows:
                              % (server.name, server.last_words()))
 
     def complaints(self):
-        out = {}
+        out = dict(self.told)
         for server in (self.a, self.b, self.twin):
             if server is not None and os.path.exists(server.log):
                 count, first = server.complaints()
