@@ -17,6 +17,8 @@
 
 static ngx_int_t ngx_http_llm_cache_quick(ngx_http_llm_ctx_t *ctx);
 static ngx_uint_t ngx_http_llm_cache_bypassed(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_cache_look(ngx_http_llm_ctx_t *ctx,
+    llm_error_t *err);
 static const char *ngx_http_llm_cache_unasked(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_cache_find(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_cache_absent(ngx_http_llm_ctx_t *ctx,
@@ -153,11 +155,7 @@ ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 
     if (cache->waited) {
 
-        /* another look, after a wait */
-
-        rc = ngx_http_llm_cache_find(ctx);
-
-        return rc == NGX_OK ? NGX_OK : ngx_http_llm_cache_absent(ctx, err);
+        return ngx_http_llm_cache_look(ctx, err);
     }
 
     cache->status = NGX_HTTP_LLM_CACHE_BYPASS;
@@ -185,23 +183,37 @@ ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 
     cache->store = !cache->no_store;
 
-    if (cache->no_cache) {
-        cache->reason = "no-cache";
-        return ngx_http_llm_cache_absent(ctx, err);
-    }
-
-    if (ngx_http_llm_cache_bypassed(ctx)) {
-        cache->reason = "bypass";
-        return ngx_http_llm_cache_absent(ctx, err);
-    }
+    /* what is on its way to the file is written before what follows here */
 
     if (ngx_http_llm_cache_await(ctx) == NGX_OK) {
         return NGX_AGAIN;
     }
 
-    rc = ngx_http_llm_cache_find(ctx);
+    return ngx_http_llm_cache_look(ctx, err);
+}
 
-    return rc == NGX_OK ? NGX_OK : ngx_http_llm_cache_absent(ctx, err);
+
+/* the same of a request whose key is known, and for which nothing is on its
+ * way any more */
+
+static ngx_int_t
+ngx_http_llm_cache_look(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
+{
+    ngx_http_llm_cached_t  *cache;
+
+    cache = ctx->cache;
+
+    if (cache->no_cache) {
+        cache->reason = "no-cache";
+
+    } else if (ngx_http_llm_cache_bypassed(ctx)) {
+        cache->reason = "bypass";
+
+    } else if (ngx_http_llm_cache_find(ctx) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    return ngx_http_llm_cache_absent(ctx, err);
 }
 
 

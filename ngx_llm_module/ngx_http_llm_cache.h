@@ -118,8 +118,8 @@ struct ngx_http_llm_cached_s {
     u_char                         key[LLM_KEY_LEN];
     u_char                         id[LLM_ID_LEN];
     llm_str_t                      scope;
-    llm_str_t                      material;   /* what the key was made of */
-    size_t                         head;       /* of it, before the body */
+    llm_str_t                      material;   /* what is kept of what the key
+                                                  was made of */
     uint64_t                       begun;      /* ms, epoch */
     ngx_str_t                      first;      /* model of the first target */
 

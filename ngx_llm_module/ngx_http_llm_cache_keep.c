@@ -14,10 +14,7 @@
 #include "ngx_http_llm_module.h"
 
 
-#define NGX_HTTP_LLM_KEEP_FIRST    4096
-#define NGX_HTTP_LLM_KEEP_REQUEST  (16 * 1024) /* of what the key was made of;
-                                                  of a longer one the body is
-                                                  left out */
+#define NGX_HTTP_LLM_KEEP_FIRST  4096
 
 
 static ngx_http_llm_item_t *ngx_http_llm_keep_item(ngx_http_llm_attempt_t *a);
@@ -404,20 +401,12 @@ ngx_http_llm_keep_request(ngx_http_llm_cached_t *cache,
 
     len = cache->material.len;
 
-    if (len > NGX_HTTP_LLM_KEEP_REQUEST) {
-
-        /* {"layout":1,...,"request": */
-
-        len = cache->head - (sizeof(",\"request\":") - 1) + 1;
-    }
-
     p = ngx_alloc(len, ngx_cycle->log);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_memcpy(p, cache->material.data, len - 1);
-    p[len - 1] = '}';
+    ngx_memcpy(p, cache->material.data, len);
 
     item->request = p;
     item->entry.request.data = p;

@@ -13,8 +13,14 @@
 #include <openssl/evp.h>
 
 
+#define NGX_HTTP_LLM_KEY_ROOM      (256 * 1024)
+#define NGX_HTTP_LLM_KEEP_REQUEST  (16 * 1024) /* what a key is made of is
+                                                  kept up to here */
+
+
 static ngx_int_t ngx_http_llm_cache_scope_key(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_cache_scope_user(ngx_http_llm_ctx_t *ctx);
+static u_char *ngx_http_llm_cache_room(ngx_pool_t *pool, size_t len);
 
 
 /* NGX_OK: cache->scope is set, NGX_DECLINED: the request is nobody's */
@@ -216,13 +222,50 @@ ngx_http_llm_cache_scope_user(ngx_http_llm_ctx_t *ctx)
 }
 
 
-/* NGX_OK: cache->key is set, and what it was made of */
+/*
+ * Where a key's text is put together.  A buffer of the worker serves all but
+ * long ones: memory that is new costs more than what is written there.
+ */
+
+static u_char *
+ngx_http_llm_cache_room(ngx_pool_t *pool, size_t len)
+{
+    u_char  *p;
+
+    static size_t   size;
+    static u_char  *room;
+
+    if (len > NGX_HTTP_LLM_KEY_ROOM) {
+        return ngx_palloc(pool, len);
+    }
+
+    if (len > size) {
+
+        p = ngx_alloc(ngx_align(len, 4096), ngx_cycle->log);
+        if (p == NULL) {
+            return NULL;
+        }
+
+        if (room) {
+            ngx_free(room);
+        }
+
+        room = p;
+        size = ngx_align(len, 4096);
+    }
+
+    return room;
+}
+
+
+/* NGX_OK: cache->key is set, and what is kept of what it was made of */
 
 ngx_int_t
 ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx)
 {
-    size_t                   len;
+    size_t                   head, len;
     u_char                  *p;
+    llm_str_t                material;
     llm_key_parts_t          parts;
     ngx_http_llm_cached_t   *cache;
     ngx_http_llm_targets_t  *targets;
@@ -250,9 +293,10 @@ ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx)
     ngx_http_llm_part(provider, targets->called);
     ngx_http_llm_part(scope, cache->scope);
 
-    cache->head = llm_store_material(NULL, &parts);
+    head = llm_store_material(NULL, &parts);
+    len = head + ctx->rq.body.len + 1;
 
-    p = ngx_palloc(ctx->request->pool, cache->head + ctx->rq.body.len + 1);
+    p = ngx_http_llm_cache_room(ctx->request->pool, len);
     if (p == NULL) {
         return NGX_ERROR;
     }
@@ -261,20 +305,36 @@ ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx)
 
     if (llm_canonical(&ctx->rq.body,
                       ctx->dialect->caching->unkeyed(ctx->endpoint),
-                      &ngx_http_llm_heap, p + cache->head, &len)
+                      &ngx_http_llm_heap, p + head, &len)
         != LLM_OK)
     {
         return NGX_ERROR;
     }
 
-    p[cache->head + len] = '}';
+    p[head + len] = '}';
 
-    cache->material.data = p;
-    cache->material.len = cache->head + len + 1;
+    material.data = p;
+    material.len = head + len + 1;
 
-    if (llm_store_key(cache->key, &cache->scope, &cache->material) != LLM_OK) {
+    if (llm_store_key(cache->key, &cache->scope, &material) != LLM_OK) {
         return NGX_ERROR;
     }
+
+    /* of a long one only what stands before the body is kept:
+     * {"layout":1,...,"request": */
+
+    if (material.len > NGX_HTTP_LLM_KEEP_REQUEST) {
+        material.len = head - (sizeof(",\"request\":") - 1) + 1;
+        p[material.len - 1] = '}';
+    }
+
+    cache->material.data = ngx_pnalloc(ctx->request->pool, material.len);
+    if (cache->material.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    cache->material.len = material.len;
+    ngx_memcpy(cache->material.data, p, material.len);
 
     cache->keyed = 1;
 
