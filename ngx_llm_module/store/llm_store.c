@@ -480,16 +480,20 @@ llm_store_is_bad(llm_store_t *s, int rc)
 
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
+    case MDB_CURSOR_FULL:
+    case MDB_PAGE_FULL:
+    case MDB_NOTFOUND:
+        __atomic_store_n(&s->resized, 0, __ATOMIC_RELEASE);
+        __atomic_store_n(&s->bad, LLM_STORE_CORRUPT, __ATOMIC_RELEASE);
+        return 1;
+
     case MDB_PANIC:
     case MDB_INVALID:
     case MDB_VERSION_MISMATCH:
-    case MDB_CURSOR_FULL:
-    case MDB_PAGE_FULL:
     case MDB_INCOMPATIBLE:
     case MDB_BAD_RSLOT:
     case MDB_BAD_TXN:
     case MDB_BAD_DBI:
-    case MDB_NOTFOUND:
     case EIO:
     case EINVAL:
         __atomic_store_n(&s->resized, 0, __ATOMIC_RELEASE);

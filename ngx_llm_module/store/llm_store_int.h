@@ -32,6 +32,8 @@
 #define LLM_STORE_BOOT      40
 #define LLM_STORE_PATH      4096
 
+#define LLM_STORE_CORRUPT   2
+
 /* percent of the limit: where a write makes room, and where tend() does, and
  * how far */
 
@@ -112,7 +114,8 @@ struct llm_store_s {
     struct stat              data;         /* as it was opened: inode */
     struct stat              lockfile;
 
-    int                      bad;          /* atomic: open() has to look */
+    int                      bad;          /* atomic: open() has to look,
+                                              or LLM_STORE_CORRUPT */
     int                      resized;      /* atomic: another's map is
                                               larger */
     int                      corrupt;      /* atomic: corrupt_key is set */
@@ -137,7 +140,8 @@ struct llm_store_s {
     llm_store_purges_t       slow_purges;
     char                     boot[LLM_STORE_BOOT];
     u_char                   secret[LLM_STORE_SECRET];
-    int                      suspect;      /* times it failed while open */
+    int                      suspect;      /* times it was found corrupt
+                                              though it had been checked */
     int                      wrote;        /* this process, since opened */
     uint64_t                 unsynced;     /* ms: the first such write, 0 */
     uint64_t                 readers;      /* ms: last looked after */

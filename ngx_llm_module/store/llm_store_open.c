@@ -90,7 +90,7 @@ llm_store_open(llm_store_t *s)
             return LLM_OK;
         }
 
-        if (__atomic_load_n(&s->bad, __ATOMIC_ACQUIRE)
+        if (__atomic_load_n(&s->bad, __ATOMIC_ACQUIRE) == LLM_STORE_CORRUPT
             && !llm_store_moved(s))
         {
             s->suspect++;
