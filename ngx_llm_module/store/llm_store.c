@@ -256,18 +256,30 @@ llm_store_renew(llm_store_t *s)
 void
 llm_store_mark(llm_store_t *s, const u_char key[LLM_KEY_LEN])
 {
-    u_char    *mark;
-    uint32_t   n;
+    u_char      *mark;
+    llm_uint_t   n;
+
+    mark = llm_store_mark_of(s, key);
+
+    if (mark) {
+        n = *mark + LLM_STORE_MARK_HIT;
+        *mark = n < LLM_STORE_MARK_MAX ? n : LLM_STORE_MARK_MAX;
+    }
+}
+
+
+u_char *
+llm_store_mark_of(llm_store_t *s, const u_char *key)
+{
+    uint32_t  n;
 
     if (s->conf->marks == NULL || s->conf->nmarks == 0) {
-        return;
+        return NULL;
     }
 
     memcpy(&n, key + LLM_KEY_SCOPE, sizeof(uint32_t));
-    mark = &s->conf->marks[n % s->conf->nmarks];
 
-    n = *mark + LLM_STORE_MARK_HIT;
-    *mark = n < LLM_STORE_MARK_MAX ? n : LLM_STORE_MARK_MAX;
+    return &s->conf->marks[n % s->conf->nmarks];
 }
 
 
@@ -434,41 +446,6 @@ llm_store_assert(MDB_env *env, const char *text)
 
 
 int
-llm_store_read_begin(llm_store_t *s)
-{
-    int  rc;
-
-    if (s->stxn) {
-        llm_store_read_end(s);
-    }
-
-    rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &s->stxn);
-
-    if (rc == MDB_READERS_FULL) {
-        (void) mdb_reader_check(s->env, NULL);
-        rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &s->stxn);
-    }
-
-    if (rc) {
-        s->stxn = NULL;
-    }
-
-    return rc;
-}
-
-
-void
-llm_store_read_end(llm_store_t *s)
-{
-    MDB_txn  *txn;
-
-    txn = s->stxn;
-    s->stxn = NULL;
-    mdb_txn_abort(txn);
-}
-
-
-int
 llm_store_is_bad(llm_store_t *s, int rc)
 {
     switch (rc) {
@@ -515,10 +492,7 @@ llm_store_failed(llm_store_t *s, int rc, const char *what)
         llm_store_read_end(s);
     }
 
-    if (s->wtxn) {
-        mdb_txn_abort(s->wtxn);
-        s->wtxn = NULL;
-    }
+    llm_store_write_abort(s);
 
     if (llm_store_is_bad(s, rc)) {
         return LLM_ERROR;

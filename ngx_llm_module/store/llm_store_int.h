@@ -128,7 +128,6 @@ struct llm_store_s {
     off_t                    size;         /* of the file, as last seen */
     uint64_t                 looked;       /* ms: when it was looked for */
     uint64_t                 txnid;        /* purges are of then */
-    uint64_t                 hit_time;     /* the newest of purges */
     llm_store_purges_t       purges;
     llm_run_t                runs[LLM_STORE_RUNS];
     EVP_MAC_CTX             *mac;          /* under lock */
@@ -142,7 +141,9 @@ struct llm_store_s {
     u_char                   secret[LLM_STORE_SECRET];
     int                      suspect;      /* times it was found corrupt
                                               though it had been checked */
-    int                      wrote;        /* this process, since opened */
+    uint64_t                 evicted;      /* by wtxn, to be counted */
+    uint64_t                 expired;
+    uint64_t                 broken;
     uint64_t                 unsynced;     /* ms: the first such write, 0 */
     uint64_t                 readers;      /* ms: last looked after */
     uint64_t                 logged;       /* ms: a failure */
@@ -184,13 +185,10 @@ int llm_store_meta_get(llm_store_t *s, MDB_txn *txn, const char *name,
 int llm_store_meta_put(llm_store_t *s, MDB_txn *txn, const char *name,
     const void *data, size_t size);
 
-/* slow: s->stxn, s->wtxn; to be called within llm_store_call() */
-int llm_store_read_begin(llm_store_t *s);
-void llm_store_read_end(llm_store_t *s);
-int llm_store_write_begin(llm_store_t *s);
-int llm_store_write_end(llm_store_t *s);
-
 llm_int_t llm_store_mac(EVP_MAC_CTX *mac, const u_char *key, u_char *id);
+
+/* the byte for the entry; NULL: there are none */
+u_char *llm_store_mark_of(llm_store_t *s, const u_char *key);
 
 
 /* ------------------------------------------------------ llm_store_open.c */
@@ -198,8 +196,31 @@ llm_int_t llm_store_mac(EVP_MAC_CTX *mac, const u_char *key, u_char *id);
 /* 1 if the data file under its name is not the one that is open */
 int llm_store_moved(llm_store_t *s);
 void llm_store_env_close(llm_store_t *s);
-/* commits s->wtxn so that all before it is on disk before it is */
-int llm_store_commit_synced(llm_store_t *s);
+
+
+/* ------------------------------------------------------ llm_store_file.c */
+
+/* an empty data.mdb */
+int llm_store_fresh(llm_store_t *s);
+/* renames it, of those renamed before none stays: LLM_OK, LLM_DECLINED */
+llm_int_t llm_store_aside(llm_store_t *s, const char *why);
+/* reads it, or makes it */
+int llm_store_secret(llm_store_t *s);
+/* s->boot */
+void llm_store_boot(llm_store_t *s);
+
+
+/* ------------------------------------------------------- llm_store_txn.c */
+
+/* slow: s->stxn, s->wtxn; to be called within llm_store_call(), but for the
+ * ends */
+int llm_store_read_begin(llm_store_t *s);
+void llm_store_read_end(llm_store_t *s);
+int llm_store_write_begin(llm_store_t *s);
+int llm_store_write_end(llm_store_t *s);
+void llm_store_write_abort(llm_store_t *s);
+/* marks the file as whole on the disk; data is not looked at */
+int llm_store_clean(llm_store_t *s, void *data);
 
 
 /* ----------------------------------------------------- llm_store_check.c */
@@ -218,7 +239,6 @@ uint64_t llm_store_used(llm_store_t *s, MDB_txn *txn);      /* pages */
 /* Deletes what the hand meets and nobody missed, until no more than goal
  * pages are used, or it has done enough; with force that much at any rate. */
 int llm_store_evict(llm_store_t *s, MDB_txn *txn, uint64_t goal, int force);
-void llm_store_mark_new(llm_store_t *s, const u_char *key);
 
 
 /* ----------------------------------------------------- llm_store_purge.c */

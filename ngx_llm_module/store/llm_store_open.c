@@ -2,7 +2,7 @@
 /*
  * Copyright (C) ngx_http_llm_module authors
  *
- * The files of the directory: opened, created, put aside, closed.  Slow, one
+ * The file opened, mapped anew, found to be another one, closed.  Slow, one
  * process at a time: whoever opens has "open.lock" locked.
  *
  * LMDB's lock.mdb belongs to one data.mdb: it tells which snapshot of it is
@@ -13,7 +13,6 @@
  */
 
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,14 +21,10 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <openssl/core_names.h>
-#include <openssl/rand.h>
-
 #include "llm_store_int.h"
 
 
 #define LLM_STORE_FLAGS  (MDB_NOTLS|MDB_NORDAHEAD|MDB_NOMEMINIT|MDB_NOSYNC)
-#define LLM_STORE_BAD    "data.mdb.bad-"
 
 /* a file that is larger than it should be by now needs some room to be
  * emptied in */
@@ -68,15 +63,6 @@ static int llm_store_env(llm_store_t *s, llm_store_open_t *o);
 static int llm_store_env_read(llm_store_t *s, void *data);
 static int llm_store_sound(llm_store_t *s, llm_store_open_t *o);
 static int llm_store_state(llm_store_t *s, llm_store_open_t *o);
-static int llm_store_fresh(llm_store_t *s, llm_store_open_t *o);
-static int llm_store_fresh_env(llm_store_t *s, void *data);
-static llm_int_t llm_store_aside(llm_store_t *s, llm_store_open_t *o);
-static void llm_store_aside_old(llm_store_t *s, const char *keep);
-static int llm_store_secret(llm_store_t *s);
-static int llm_store_secret_new(llm_store_t *s, const char *path);
-static EVP_MAC_CTX *llm_store_mac_new(const u_char *secret);
-static void llm_store_boot(llm_store_t *s);
-static int llm_store_clean(llm_store_t *s, void *data);
 
 
 llm_int_t
@@ -145,11 +131,13 @@ llm_store_locked(llm_store_t *s, llm_store_open_t *o)
         }
 
         if (rc == ENOENT && !s->conf->readonly) {
-            rc = llm_store_fresh(s, o);
+            rc = llm_store_fresh(s);
 
             if (rc) {
                 break;
             }
+
+            memset(&o->pair, 0, sizeof(llm_store_pair_t));
 
             continue;
         }
@@ -162,11 +150,13 @@ llm_store_locked(llm_store_t *s, llm_store_open_t *o)
             break;
         }
 
-        res = llm_store_aside(s, o);
+        res = llm_store_aside(s, o->why);
 
         if (res != LLM_OK) {
             return res;
         }
+
+        memset(&o->pair, 0, sizeof(llm_store_pair_t));
     }
 
     (void) llm_store_failed(s, rc ? rc : EAGAIN, "opening the cache");
@@ -501,7 +491,6 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
         s->size = s->data.st_size;
         s->txnid = 0;
         s->purges.seq = UINT64_MAX;
-        s->wrote = 0;
         s->unsynced = 0;
 
         __atomic_store_n(&s->resized, 0, __ATOMIC_RELEASE);
@@ -641,344 +630,6 @@ llm_store_state(llm_store_t *s, llm_store_open_t *o)
 }
 
 
-/* a new file gets its name when it is whole */
-
-static int
-llm_store_fresh(llm_store_t *s, llm_store_open_t *o)
-{
-    int          rc;
-    char         tmp[LLM_STORE_PATH], lock[LLM_STORE_PATH];
-    char         path[LLM_STORE_PATH];
-    MDB_env     *env;
-    struct stat  st;
-
-    if (llm_store_path(s, tmp, "data.new") != 0
-        || llm_store_path(s, lock, "data.new-lock") != 0
-        || llm_store_path(s, path, "lock.mdb") != 0)
-    {
-        return ENAMETOOLONG;
-    }
-
-    unlink(tmp);
-    unlink(lock);
-
-    rc = mdb_env_create(&env);
-    if (rc) {
-        return rc;
-    }
-
-    mdb_env_set_assert(env, llm_store_assert);
-    mdb_env_set_maxdbs(env, 2);
-    mdb_env_set_mapsize(env, s->conf->size);
-
-    rc = mdb_env_open(env, tmp, MDB_NOSUBDIR|MDB_NOTLS, 0600);
-
-    if (rc == 0) {
-        rc = llm_store_call(s, llm_store_fresh_env, env);
-    }
-
-    mdb_env_close(env);
-    unlink(lock);
-
-    if (rc) {
-        unlink(tmp);
-        return rc;
-    }
-
-    unlink(path);
-
-    if (llm_store_path(s, path, "data.mdb") != 0 || stat(tmp, &st) != 0
-        || rename(tmp, path) != 0)
-    {
-        rc = errno;
-        unlink(tmp);
-        return rc;
-    }
-
-    memset(&o->pair, 0, sizeof(llm_store_pair_t));
-    s->suspect = 0;
-
-    if (s->conf->shared) {
-        __atomic_store_n(&s->conf->shared->checked, st.st_ino,
-                         __ATOMIC_RELAXED);
-    }
-
-    return 0;
-}
-
-
-static int
-llm_store_fresh_env(llm_store_t *s, void *data)
-{
-    int                rc;
-    MDB_dbi            meta, answers;
-    MDB_env           *env = data;
-    MDB_txn           *txn;
-    MDB_val            key, value;
-    llm_store_state_t  state;
-
-    llm_store_boot(s);
-
-    memset(&state, 0, sizeof(llm_store_state_t));
-    state.layout = LLM_STORE_LAYOUT;
-    memcpy(state.boot, s->boot, LLM_STORE_BOOT);
-
-    key.mv_data = (void *) "state";
-    key.mv_size = sizeof("state") - 1;
-    value.mv_data = &state;
-    value.mv_size = sizeof(llm_store_state_t);
-
-    rc = mdb_txn_begin(env, NULL, 0, &txn);
-    if (rc) {
-        return rc;
-    }
-
-    if ((rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &meta)) != 0
-        || (rc = mdb_dbi_open(txn, "answers", MDB_CREATE, &answers)) != 0
-        || (rc = mdb_put(txn, meta, &key, &value, 0)) != 0)
-    {
-        mdb_txn_abort(txn);
-        return rc;
-    }
-
-    return mdb_txn_commit(txn);
-}
-
-
-static llm_int_t
-llm_store_aside(llm_store_t *s, llm_store_open_t *o)
-{
-    int   n;
-    char  name[64], from[LLM_STORE_PATH], to[LLM_STORE_PATH];
-
-    if (s->conf->readonly) {
-        llm_store_log(s, LLM_LOG_ERR, 0, "the cache in \"%s\" can't be read:"
-                      " %s", s->conf->path, o->why);
-        return LLM_DECLINED;
-    }
-
-    n = snprintf(name, sizeof(name), LLM_STORE_BAD "%llu",
-                 (unsigned long long) llm_store_now());
-
-    if (n < 0 || llm_store_path(s, from, "data.mdb") != 0
-        || llm_store_path(s, to, name) != 0)
-    {
-        return LLM_DECLINED;
-    }
-
-    if (rename(from, to) != 0) {
-        (void) llm_store_failed(s, errno, "renaming \"data.mdb\"");
-        return LLM_DECLINED;
-    }
-
-    if (llm_store_path(s, from, "lock.mdb") == 0) {
-        unlink(from);
-    }
-
-    llm_store_log(s, LLM_LOG_ERR, 0, "the cache \"%s/data.mdb\" can't be used:"
-                  " %s; it is now \"%s\", and begun anew", s->conf->path,
-                  o->why[0] ? o->why : "unknown", name);
-
-    llm_store_count(s, recreated, 1);
-    llm_store_aside_old(s, name);
-
-    memset(&o->pair, 0, sizeof(llm_store_pair_t));
-
-    return LLM_OK;
-}
-
-
-static void
-llm_store_aside_old(llm_store_t *s, const char *keep)
-{
-    DIR            *dir;
-    char            path[LLM_STORE_PATH];
-    struct dirent  *e;
-
-    dir = opendir(s->conf->path);
-    if (dir == NULL) {
-        return;
-    }
-
-    while ((e = readdir(dir)) != NULL) {
-        if (strncmp(e->d_name, LLM_STORE_BAD, sizeof(LLM_STORE_BAD) - 1) == 0
-            && strcmp(e->d_name, keep) != 0
-            && llm_store_path(s, path, e->d_name) == 0)
-        {
-            unlink(path);
-        }
-    }
-
-    closedir(dir);
-}
-
-
-static int
-llm_store_secret(llm_store_t *s)
-{
-    int           fd, rc;
-    char          path[LLM_STORE_PATH];
-    u_char        secret[LLM_STORE_SECRET];
-    ssize_t       n;
-    EVP_MAC_CTX  *mac, *slow;
-
-    rc = llm_store_path(s, path, "secret");
-    if (rc) {
-        return rc;
-    }
-
-    fd = open(path, O_RDONLY|O_CLOEXEC);
-
-    if (fd == -1 && errno != ENOENT) {
-        return errno;
-    }
-
-    n = 0;
-
-    if (fd != -1) {
-        n = read(fd, secret, LLM_STORE_SECRET);
-        close(fd);
-    }
-
-    if (n != LLM_STORE_SECRET) {
-        if (s->conf->readonly) {
-            return ENOENT;
-        }
-
-        rc = llm_store_secret_new(s, path);
-        if (rc) {
-            return rc;
-        }
-
-        memcpy(secret, s->secret, LLM_STORE_SECRET);
-
-    } else if (s->mac && memcmp(secret, s->secret, LLM_STORE_SECRET) == 0) {
-        return 0;
-    }
-
-    mac = llm_store_mac_new(secret);
-    slow = llm_store_mac_new(secret);
-
-    if (mac == NULL || slow == NULL) {
-        EVP_MAC_CTX_free(mac);
-        EVP_MAC_CTX_free(slow);
-        return ENOMEM;
-    }
-
-    pthread_mutex_lock(&s->lock);
-
-    EVP_MAC_CTX_free(s->mac);
-    s->mac = mac;
-
-    pthread_mutex_unlock(&s->lock);
-
-    EVP_MAC_CTX_free(s->slow_mac);
-    s->slow_mac = slow;
-    memcpy(s->secret, secret, LLM_STORE_SECRET);
-
-    return 0;
-}
-
-
-/* open.lock is locked: no other process makes one */
-
-static int
-llm_store_secret_new(llm_store_t *s, const char *path)
-{
-    int      fd, rc;
-    char     tmp[LLM_STORE_PATH];
-    ssize_t  n;
-
-    rc = llm_store_path(s, tmp, "secret.new");
-    if (rc) {
-        return rc;
-    }
-
-    if (RAND_bytes(s->secret, LLM_STORE_SECRET) != 1) {
-        return ENOMEM;
-    }
-
-    unlink(tmp);
-
-    fd = open(tmp, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600);
-    if (fd == -1) {
-        return errno;
-    }
-
-    rc = 0;
-    n = write(fd, s->secret, LLM_STORE_SECRET);
-
-    if (n != LLM_STORE_SECRET || fsync(fd) != 0) {
-        rc = errno ? errno : ENOSPC;
-    }
-
-    close(fd);
-
-    if (rc == 0 && rename(tmp, path) != 0) {
-        rc = errno;
-    }
-
-    if (rc) {
-        unlink(tmp);
-    }
-
-    return rc;
-}
-
-
-static EVP_MAC_CTX *
-llm_store_mac_new(const u_char *secret)
-{
-    EVP_MAC      *mac;
-    OSSL_PARAM    params[2];
-    EVP_MAC_CTX  *ctx;
-
-    mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-    if (mac == NULL) {
-        return NULL;
-    }
-
-    ctx = EVP_MAC_CTX_new(mac);
-    EVP_MAC_free(mac);
-
-    params[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST,
-                                                 (char *) "SHA256", 0);
-    params[1] = OSSL_PARAM_construct_end();
-
-    if (ctx && !EVP_MAC_init(ctx, secret, LLM_STORE_SECRET, params)) {
-        EVP_MAC_CTX_free(ctx);
-        return NULL;
-    }
-
-    return ctx;
-}
-
-
-/* where there is none, all boots are one */
-
-static void
-llm_store_boot(llm_store_t *s)
-{
-    int      fd;
-    ssize_t  n;
-
-    memset(s->boot, 0, LLM_STORE_BOOT);
-
-    fd = open(s->boot_path, O_RDONLY|O_CLOEXEC);
-    if (fd == -1) {
-        return;
-    }
-
-    n = read(fd, s->boot, LLM_STORE_BOOT - 1);
-
-    if (n < 0) {
-        memset(s->boot, 0, LLM_STORE_BOOT);
-    }
-
-    close(fd);
-}
-
-
 void
 llm_store_env_close(llm_store_t *s)
 {
@@ -986,10 +637,7 @@ llm_store_env_close(llm_store_t *s)
         llm_store_read_end(s);
     }
 
-    if (s->wtxn) {
-        mdb_txn_abort(s->wtxn);
-        s->wtxn = NULL;
-    }
+    llm_store_write_abort(s);
 
     if (s->rtxn) {
         mdb_txn_abort(s->rtxn);
@@ -1013,7 +661,7 @@ llm_store_close(llm_store_t *s)
         return;
     }
 
-    if (s->wrote && !__atomic_load_n(&s->bad, __ATOMIC_ACQUIRE)
+    if (!s->conf->readonly && !__atomic_load_n(&s->bad, __ATOMIC_ACQUIRE)
         && !llm_store_moved(s))
     {
         rc = llm_store_call(s, llm_store_clean, NULL);
@@ -1026,117 +674,4 @@ llm_store_close(llm_store_t *s)
     pthread_mutex_lock(&s->lock);
     llm_store_env_close(s);
     pthread_mutex_unlock(&s->lock);
-}
-
-
-static int
-llm_store_clean(llm_store_t *s, void *data)
-{
-    int                rc;
-    llm_store_state_t  state;
-
-    (void) data;
-
-    rc = mdb_txn_begin(s->env, NULL, 0, &s->wtxn);
-    if (rc) {
-        s->wtxn = NULL;
-        return rc;
-    }
-
-    memset(&state, 0, sizeof(llm_store_state_t));
-    state.layout = LLM_STORE_LAYOUT;
-    state.clean = 1;
-    memcpy(state.boot, s->boot, LLM_STORE_BOOT);
-
-    rc = llm_store_meta_put(s, s->wtxn, "state", &state,
-                            sizeof(llm_store_state_t));
-
-    return rc ? rc : llm_store_commit_synced(s);
-}
-
-
-/* without MDB_NOSYNC LMDB writes the pages, syncs the whole file, and only
- * then writes what makes them count */
-
-int
-llm_store_commit_synced(llm_store_t *s)
-{
-    int  rc;
-
-    mdb_env_set_flags(s->env, MDB_NOSYNC, 0);
-
-    rc = mdb_txn_commit(s->wtxn);
-    s->wtxn = NULL;
-
-    mdb_env_set_flags(s->env, MDB_NOSYNC, 1);
-
-    return rc;
-}
-
-
-/* The file's state says that all is on disk: that ends before anything else
- * is written.  Another machine's start is noted with it. */
-
-int
-llm_store_write_begin(llm_store_t *s)
-{
-    int                rc;
-    llm_uint_t         try;
-    llm_store_state_t  state;
-
-    /* another process may be closed in between, and then another */
-
-    for (try = 0; try < 100; try++) {
-        rc = mdb_txn_begin(s->env, NULL, 0, &s->wtxn);
-
-        if (rc) {
-            s->wtxn = NULL;
-            return rc;
-        }
-
-        rc = llm_store_meta_get(s, s->wtxn, "state", &state,
-                                sizeof(llm_store_state_t));
-        if (rc) {
-            return rc;
-        }
-
-        if (!state.clean) {
-            return 0;
-        }
-
-        state.clean = 0;
-        memcpy(state.boot, s->boot, LLM_STORE_BOOT);
-
-        rc = llm_store_meta_put(s, s->wtxn, "state", &state,
-                                sizeof(llm_store_state_t));
-        if (rc == 0) {
-            rc = llm_store_commit_synced(s);
-        }
-
-        if (rc) {
-            return rc;
-        }
-    }
-
-    return EAGAIN;
-}
-
-
-int
-llm_store_write_end(llm_store_t *s)
-{
-    int  rc;
-
-    rc = mdb_txn_commit(s->wtxn);
-    s->wtxn = NULL;
-
-    if (rc == 0) {
-        s->wrote = 1;
-
-        if (s->unsynced == 0) {
-            s->unsynced = llm_store_now();
-        }
-    }
-
-    return rc;
 }

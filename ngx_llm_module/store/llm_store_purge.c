@@ -50,6 +50,8 @@ static llm_int_t llm_store_purge_id(llm_store_purge_t *rec,
     const llm_str_t *text);
 static int llm_store_purge_add(llm_store_t *s, void *data);
 static int llm_store_purge_count(llm_store_t *s, void *data);
+static int llm_store_purge_count_range(llm_store_t *s, llm_store_add_t *add,
+    MDB_cursor *cursor, llm_uint_t range);
 static int llm_store_purge_txn(llm_store_t *s, void *data);
 static int llm_store_purge_sweep(llm_store_t *s, llm_store_purge_t *rec,
     MDB_cursor *cursor, llm_store_work_t *work);
@@ -402,8 +404,7 @@ llm_store_purge_add(llm_store_t *s, void *data)
 
     if (pl->n == LLM_STORE_PURGES) {
         add->full = 1;
-        mdb_txn_abort(s->wtxn);
-        s->wtxn = NULL;
+        llm_store_write_abort(s);
         return 0;
     }
 
@@ -468,11 +469,9 @@ static int
 llm_store_purge_count(llm_store_t *s, void *data)
 {
     int               rc;
-    MDB_val           key, value;
     MDB_stat          st;
-    uint64_t          seq;
+    llm_uint_t        i;
     MDB_cursor       *cursor;
-    llm_entry_t       e;
     llm_store_add_t  *add = data;
 
     rc = llm_store_read_begin(s);
@@ -492,19 +491,68 @@ llm_store_purge_count(llm_store_t *s, void *data)
         return rc;
     }
 
-    while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
-        if (key.mv_size == LLM_KEY_LEN
-            && llm_store_peek(key.mv_data, value.mv_data, value.mv_size, &e,
-                              &seq)
-               == LLM_OK
-            && llm_store_purge_one(&add->rec, &e, seq))
-        {
-            add->matched++;
+    for (i = 0; i < (add->rec.nranges ? add->rec.nranges : 1); i++) {
+        rc = llm_store_purge_count_range(s, add, cursor, i);
+        if (rc) {
+            break;
         }
     }
 
     mdb_cursor_close(cursor);
     llm_store_read_end(s);
+
+    return rc;
+}
+
+
+static int
+llm_store_purge_count_range(llm_store_t *s, llm_store_add_t *add,
+    MDB_cursor *cursor, llm_uint_t range)
+{
+    int            rc;
+    u_char         from[LLM_KEY_LEN];
+    MDB_val        key, value;
+    uint64_t       seq;
+    llm_uint_t     i;
+    llm_entry_t    e;
+    MDB_cursor_op  op;
+
+    memset(from, 0, LLM_KEY_LEN);
+    memcpy(from, add->rec.match[range], add->rec.nranges ? LLM_KEY_SCOPE : 0);
+
+    key.mv_data = from;
+    key.mv_size = LLM_KEY_LEN;
+    op = MDB_SET_RANGE;
+
+    while ((rc = mdb_cursor_get(cursor, &key, &value, op)) == 0) {
+        op = MDB_NEXT;
+
+        if (add->rec.nranges
+            && memcmp(key.mv_data, from, LLM_KEY_SCOPE) != 0)
+        {
+            return 0;
+        }
+
+        if (llm_store_peek(key.mv_data, value.mv_data, value.mv_size, &e,
+                           &seq)
+            != LLM_OK
+            || !llm_store_purge_one(&add->rec, &e, seq))
+        {
+            continue;
+        }
+
+        /* those of earlier purges are not there any more */
+
+        for (i = 0; i < s->slow_purges.n; i++) {
+            if (s->slow_purges.list[i].seq < add->rec.seq
+                && llm_store_purge_one(&s->slow_purges.list[i], &e, seq))
+            {
+                break;
+            }
+        }
+
+        add->matched += (i == s->slow_purges.n);
+    }
 
     return rc == MDB_NOTFOUND ? 0 : rc;
 }

@@ -45,15 +45,12 @@ typedef struct {
 } llm_store_room_t;
 
 
-typedef struct {
-    uint64_t               evicted;
-    uint64_t               expired;
-    uint64_t               corrupt;
-} llm_store_gone_t;
-
-
 static llm_int_t llm_store_write_batch(llm_store_t *s,
     llm_entry_t *const *entries, llm_uint_t n);
+static void llm_store_write_done(llm_store_t *s,
+    const llm_store_batch_t *batch);
+static llm_int_t llm_store_write_again(llm_store_t *s,
+    const llm_store_batch_t *batch, int rc, llm_uint_t try);
 static int llm_store_write_txn(llm_store_t *s, void *data);
 static int llm_store_write_entry(llm_store_t *s, const llm_entry_t *e,
     size_t len);
@@ -62,22 +59,10 @@ static int llm_store_room_txn(llm_store_t *s, void *data);
 static int llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
     uint64_t goal, int force);
 static int llm_store_goes(llm_store_t *s, const MDB_val *key,
-    const MDB_val *value, uint64_t now, int force, llm_store_gone_t *gone);
-static u_char *llm_store_mark_of(llm_store_t *s, const u_char *key);
+    const MDB_val *value, uint64_t now, int force);
 static int llm_store_ahead_txn(llm_store_t *s, void *data);
 static int llm_store_corrupt_txn(llm_store_t *s, void *data);
-static void llm_store_abort(llm_store_t *s);
 static llm_int_t llm_store_ready(llm_store_t *s);
-
-
-static void
-llm_store_abort(llm_store_t *s)
-{
-    if (s->wtxn) {
-        mdb_txn_abort(s->wtxn);
-        s->wtxn = NULL;
-    }
-}
 
 
 /* LLM_OK, or LLM_ERROR: it is to be opened */
@@ -156,18 +141,9 @@ llm_store_write_batch(llm_store_t *s, llm_entry_t *const *entries,
     llm_uint_t n)
 {
     int                rc;
-    size_t             len;
     llm_int_t          res;
     llm_uint_t         i, try;
-    llm_store_room_t   room;
     llm_store_batch_t  batch;
-
-    rc = 0;
-    len = 0;
-
-    for (i = 0; i < n; i++) {
-        len += llm_store_entry_len(entries[i]);
-    }
 
     for (try = 0; try < LLM_STORE_TRIES; try++) {
         memset(&batch, 0, sizeof(llm_store_batch_t));
@@ -177,60 +153,14 @@ llm_store_write_batch(llm_store_t *s, llm_entry_t *const *entries,
         rc = llm_store_call(s, llm_store_write_txn, &batch);
 
         if (rc == 0) {
-            for (i = 0; i < n; i++) {
-                llm_store_mark_new(s, entries[i]->key);
-            }
-
-            llm_store_count(s, stores, batch.stored);
-            llm_store_count(s, dropped, batch.dropped);
-
+            llm_store_write_done(s, &batch);
             return LLM_OK;
         }
 
-        if (rc == MDB_READERS_FULL) {
-            llm_store_abort(s);
-            (void) mdb_reader_check(s->env, NULL);
-            continue;
-        }
+        res = llm_store_write_again(s, &batch, rc, try);
 
-        if (rc == MDB_MAP_RESIZED) {
-            llm_store_abort(s);
-            (void) llm_store_is_bad(s, rc);
-
-            if (llm_store_open(s) != LLM_OK) {
-                return LLM_ERROR;
-            }
-
-            continue;
-        }
-
-        if (rc != MDB_MAP_FULL && rc != MDB_TXN_FULL) {
-            return llm_store_failed(s, rc, "writing to the cache");
-        }
-
-        llm_store_abort(s);
-
-        memset(&room, 0, sizeof(llm_store_room_t));
-        room.pages = (llm_store_pages(s, len) + 16) << try;
-
-        if (room.pages > s->limit / 16 + 16) {
-            room.pages = s->limit / 16 + 16;
-        }
-
-        rc = llm_store_call(s, llm_store_room_txn, &room);
-
-        /* LMDB uses freed pages from the second transaction on */
-
-        if (rc == 0) {
-            rc = llm_store_call(s, llm_store_room_txn, NULL);
-        }
-
-        if (rc) {
-            llm_store_abort(s);
-
-            if (rc != MDB_MAP_FULL) {
-                return llm_store_failed(s, rc, "evicting from the cache");
-            }
+        if (res != LLM_AGAIN) {
+            return res;
         }
     }
 
@@ -250,6 +180,77 @@ llm_store_write_batch(llm_store_t *s, llm_entry_t *const *entries,
     }
 
     return LLM_OK;
+}
+
+
+static void
+llm_store_write_done(llm_store_t *s, const llm_store_batch_t *batch)
+{
+    u_char      *mark;
+    llm_uint_t   i;
+
+    for (i = 0; i < batch->n; i++) {
+        mark = llm_store_mark_of(s, batch->entries[i]->key);
+
+        if (mark && *mark < LLM_STORE_MARK_NEW) {
+            *mark = LLM_STORE_MARK_NEW;
+        }
+    }
+
+    llm_store_count(s, stores, batch->stored);
+    llm_store_count(s, dropped, batch->dropped);
+}
+
+
+/* LLM_AGAIN: what failed may not fail again */
+
+static llm_int_t
+llm_store_write_again(llm_store_t *s, const llm_store_batch_t *batch, int rc,
+    llm_uint_t try)
+{
+    size_t            len;
+    llm_uint_t        i;
+    llm_store_room_t  room;
+
+    llm_store_write_abort(s);
+
+    if (rc == MDB_MAP_RESIZED) {
+        (void) llm_store_is_bad(s, rc);
+
+        return llm_store_open(s) == LLM_OK ? LLM_AGAIN : LLM_ERROR;
+    }
+
+    if (rc != MDB_MAP_FULL && rc != MDB_TXN_FULL) {
+        return llm_store_failed(s, rc, "writing to the cache");
+    }
+
+    len = 0;
+
+    for (i = 0; i < batch->n; i++) {
+        len += llm_store_entry_len(batch->entries[i]);
+    }
+
+    memset(&room, 0, sizeof(llm_store_room_t));
+    room.pages = (llm_store_pages(s, len) + 16) << try;
+
+    if (room.pages > s->limit / 16 + 16) {
+        room.pages = s->limit / 16 + 16;
+    }
+
+    rc = llm_store_call(s, llm_store_room_txn, &room);
+
+    /* LMDB uses freed pages from the second transaction on */
+
+    if (rc == 0) {
+        rc = llm_store_call(s, llm_store_room_txn, NULL);
+    }
+
+    if (rc == 0 || rc == MDB_MAP_FULL) {
+        llm_store_write_abort(s);
+        return LLM_AGAIN;
+    }
+
+    return llm_store_failed(s, rc, "evicting from the cache");
 }
 
 
@@ -448,13 +449,12 @@ static int
 llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
     uint64_t goal, int force)
 {
-    int               rc;
-    MDB_txn          *txn;
-    MDB_val           key, value;
-    uint64_t          now;
-    llm_uint_t        deleted, visited;
-    MDB_cursor_op     op;
-    llm_store_gone_t  gone;
+    int             rc;
+    MDB_txn        *txn;
+    MDB_val         key, value;
+    uint64_t        now;
+    llm_uint_t      deleted, visited;
+    MDB_cursor_op   op;
 
     txn = mdb_cursor_txn(cursor);
     now = llm_store_now();
@@ -465,7 +465,6 @@ llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
     key.mv_size = LLM_KEY_LEN;
 
     rc = 0;
-    memset(&gone, 0, sizeof(llm_store_gone_t));
 
     for (visited = 0; visited < 2 * LLM_STORE_VISIT; visited++) {
         if (llm_store_used(s, txn) <= goal || deleted >= LLM_STORE_EVICT) {
@@ -487,7 +486,7 @@ llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
         op = MDB_NEXT;
 
         if (!llm_store_goes(s, &key, &value, now,
-                            force || visited >= LLM_STORE_VISIT, &gone))
+                            force || visited >= LLM_STORE_VISIT))
         {
             continue;
         }
@@ -500,10 +499,6 @@ llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
         deleted++;
     }
 
-    llm_store_count(s, evicted, gone.evicted);
-    llm_store_count(s, expired, gone.expired);
-    llm_store_count(s, corrupt, gone.corrupt);
-
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
@@ -513,7 +508,7 @@ llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
 
 static int
 llm_store_goes(llm_store_t *s, const MDB_val *key, const MDB_val *value,
-    uint64_t now, int force, llm_store_gone_t *gone)
+    uint64_t now, int force)
 {
     u_char       *mark;
     uint64_t      seq;
@@ -524,12 +519,12 @@ llm_store_goes(llm_store_t *s, const MDB_val *key, const MDB_val *value,
                           &seq)
            != LLM_OK)
     {
-        gone->corrupt++;
+        s->broken++;
         return 1;
     }
 
     if (e.made + ((uint64_t) e.ttl + e.stale) * 1000 <= now) {
-        gone->expired++;
+        s->expired++;
         return 1;
     }
 
@@ -540,37 +535,9 @@ llm_store_goes(llm_store_t *s, const MDB_val *key, const MDB_val *value,
         return 0;
     }
 
-    gone->evicted++;
+    s->evicted++;
 
     return 1;
-}
-
-
-static u_char *
-llm_store_mark_of(llm_store_t *s, const u_char *key)
-{
-    uint32_t  n;
-
-    if (s->conf->marks == NULL || s->conf->nmarks == 0) {
-        return NULL;
-    }
-
-    memcpy(&n, key + LLM_KEY_SCOPE, sizeof(uint32_t));
-
-    return &s->conf->marks[n % s->conf->nmarks];
-}
-
-
-void
-llm_store_mark_new(llm_store_t *s, const u_char *key)
-{
-    u_char  *mark;
-
-    mark = llm_store_mark_of(s, key);
-
-    if (mark && *mark < LLM_STORE_MARK_NEW) {
-        *mark = LLM_STORE_MARK_NEW;
-    }
 }
 
 
@@ -590,8 +557,8 @@ llm_store_tend(llm_store_t *s, uint64_t now)
         return LLM_OK;
     }
 
-    if (s->unsynced && (now - s->unsynced >= LLM_STORE_SYNC
-                        || now < s->unsynced))
+    if (s->unsynced && (now >= s->unsynced + LLM_STORE_SYNC
+                        || now + LLM_STORE_SYNC < s->unsynced))
     {
         s->unsynced = 0;
         rc = mdb_env_sync(s->env, 1);
@@ -601,7 +568,9 @@ llm_store_tend(llm_store_t *s, uint64_t now)
         }
     }
 
-    if (now - s->readers >= LLM_STORE_CHECK || now < s->readers) {
+    if (now >= s->readers + LLM_STORE_CHECK
+        || now + LLM_STORE_CHECK < s->readers)
+    {
         s->readers = now;
         rc = mdb_reader_check(s->env, NULL);
 
