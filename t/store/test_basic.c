@@ -376,6 +376,50 @@ reopen(cache_t *c)
 }
 
 
+/* an assertion of LMDB's ends what was under way, not the process */
+
+static int
+assertion(llm_store_t *s, void *data)
+{
+    int  rc;
+
+    rc = llm_store_write_begin(s);
+
+    if (rc == 0) {
+        llm_store_assert(s->env, "none of LMDB's");
+        (*(int *) data)++;
+    }
+
+    return rc;
+}
+
+
+static void
+assertions(cache_t *c)
+{
+    int  went_on;
+
+    went_on = 0;
+
+    is_int(llm_store_call(c->store, assertion, &went_on), MDB_CORRUPTED,
+           "assertion: an error");
+    is_int(went_on, 0, "assertion: it did not go on");
+    is_int(llm_store_failed(c->store, MDB_CORRUPTED, "test"), LLM_ERROR,
+           "assertion: to be opened");
+    is_int(get(c, 7, 5000), LLM_ERROR, "assertion: get");
+    is_int(llm_store_open(c->store), LLM_OK, "assertion: open");
+    is_int(get(c, 7, 5000), LLM_OK, "assertion: sound, so it stays");
+    is_int(put(c, 8, 1), LLM_OK, "assertion: the lock is free");
+
+    /* a second time it is not believed */
+
+    llm_store_failed(c->store, MDB_CORRUPTED, "test");
+    is_int(llm_store_open(c->store), LLM_OK, "assertion: again");
+    is_int(shared->recreated, 1, "assertion: begun anew");
+    is_int(put(c, 7, 5000), LLM_OK, "assertion: goes on");
+}
+
+
 static void
 readonly(void)
 {
@@ -418,6 +462,7 @@ main(void)
     walks(&c);
     routes(&c);
     reopen(&c);
+    assertions(&c);
 
     cache_close(&c);
 

@@ -246,6 +246,64 @@ readers(void)
 }
 
 
+static int
+idle(void *arg)
+{
+    cache_t  c;
+
+    if (cache_open(&c, SIZE) != LLM_OK || get(&c, 1, len_of(1)) != LLM_OK) {
+        return 1;
+    }
+
+    while (!*stop) {
+        usleep(1000);
+    }
+
+    if (get(&c, 2, len_of(2)) != LLM_OK) {
+        return 2;
+    }
+
+    cache_close(&c);
+
+    return 0;
+}
+
+
+static void
+many(cache_t *c)
+{
+    int               i, bad;
+    pid_t             pid[60];
+    llm_store_stat_t  st;
+
+    *stop = 0;
+
+    for (i = 0; i < 60; i++) {
+        pid[i] = start(idle, NULL);
+    }
+
+    for (i = 0; i < 500; i++) {
+        usleep(20000);
+        llm_store_stat(c->store, &st);
+
+        if (st.readers >= 61) {
+            break;
+        }
+    }
+
+    ok(st.readers >= 61, "many readers: all have a slot");
+
+    *stop = 1;
+    bad = 0;
+
+    for (i = 0; i < 60; i++) {
+        bad += (result(pid[i]) != 0);
+    }
+
+    is_int(bad, 0, "many readers");
+}
+
+
 /* a stopped process may have the lock: readers do not care */
 
 static void
@@ -290,6 +348,7 @@ main(void)
 
     kills(&c, rounds(40, 200));
     readers();
+    many(&c);
     stopped(&c);
     after(&c);
 
