@@ -730,6 +730,7 @@ ngx_http_llm_cache_exit_worker(ngx_cycle_t *cycle)
 
     llm_store_close(w->store);
     llm_store_free(w->store);
+    llm_store_key_done();
 
     w->store = NULL;
 }

@@ -161,6 +161,9 @@ llm_int_t llm_store_key(u_char key[LLM_KEY_LEN], const llm_str_t *scope,
 /* first 8 bytes of SHA-256 */
 llm_int_t llm_store_scope(u_char scope[LLM_KEY_SCOPE], const llm_str_t *text);
 
+/* gives back what these keep for the process; no thread may be in them */
+void llm_store_key_done(void);
+
 
 /* ----------------------------------------------------------- llm_store.c */
 

@@ -159,3 +159,14 @@ llm_store_scope(u_char scope[LLM_KEY_SCOPE], const llm_str_t *text)
 
     return LLM_OK;
 }
+
+
+/* the process looks up no more keys */
+
+void
+llm_store_key_done(void)
+{
+    EVP_MD_CTX_free(__atomic_exchange_n(&llm_store_md_ctx, NULL,
+                                        __ATOMIC_ACQ_REL));
+    EVP_MD_free(__atomic_exchange_n(&llm_store_md, NULL, __ATOMIC_ACQ_REL));
+}

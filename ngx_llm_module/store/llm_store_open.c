@@ -24,7 +24,10 @@
 #include "llm_store_int.h"
 
 
-#define LLM_STORE_FLAGS  (MDB_NOTLS|MDB_NORDAHEAD|MDB_NOMEMINIT|MDB_NOSYNC)
+/* not MDB_NOMEMINIT: it would write what the process had in its memory before,
+ * keys perhaps, to unused parts of the file */
+
+#define LLM_STORE_FLAGS  (MDB_NOTLS|MDB_NORDAHEAD|MDB_NOSYNC)
 
 /* a file that is larger than it should be by now needs some room to be
  * emptied in */
