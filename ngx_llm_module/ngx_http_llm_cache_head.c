@@ -21,6 +21,7 @@ typedef struct {
 } ngx_http_llm_lines_t;
 
 
+static ngx_uint_t ngx_http_llm_cache_ascii(ngx_str_t *s);
 static ngx_int_t ngx_http_llm_cache_line(ngx_http_llm_lines_t *lines,
     ngx_str_t *value);
 static ngx_int_t ngx_http_llm_cache_credential(ngx_http_llm_cached_t *cache,
@@ -150,11 +151,36 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
         return NGX_ERROR;
     }
 
+    /* a key is made of text: what is none could be taken for another */
+
+    if (!ngx_http_llm_cache_ascii(&cache->args)
+        || !ngx_http_llm_cache_ascii(&cache->beta)
+        || !ngx_http_llm_cache_ascii(&cache->version)
+        || !ngx_http_llm_cache_ascii(&cache->openai_beta))
+    {
+        return NGX_DECLINED;
+    }
+
     if (cache->conf->scope == NGX_HTTP_LLM_SCOPE_VALUE) {
         return ngx_http_complex_value(r, cache->conf->value, &cache->value);
     }
 
     return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_cache_ascii(ngx_str_t *s)
+{
+    size_t  i;
+
+    for (i = 0; i < s->len; i++) {
+        if (s->data[i] >= 0x80) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
