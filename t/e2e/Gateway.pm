@@ -61,7 +61,8 @@ my @FIELDS = qw(
 # The text inside http {}.  provider, location, server, http: more text at
 # these places; locations: further locations as { PREFIX => TEXT }; they get
 # "llm_adapter on;" unless TEXT has it.  retry: arguments of llm_adapter_retry;
-# without it a failure is shown as it is, and opens no breaker.
+# without it a failure is shown as it is, and opens no breaker.  fields: more
+# variables for the log, less their "llm_".
 
 sub gateway_conf {
     my (%o) = @_;
@@ -69,7 +70,7 @@ sub gateway_conf {
     my $format = join ',', map {
         my $name = /^status$/ ? $_ : "llm_$_";
         qq("$_":"\$$name");
-    } @FIELDS;
+    } @FIELDS, @{ $o{fields} // [] };
 
     my $provider = $o{provider} // '';
     my $key = $provider =~ /^\s*key\s/m ? '' : 'key none;';
@@ -145,7 +146,8 @@ sub gateway {
 
 # --- requests ---
 
-# more => '"temperature":0' adds members, body => TEXT is all of it.
+# more => '"temperature":0' adds members, say => TEXT is what is asked,
+# body => TEXT is all of it.
 
 sub body_of {
     my ($kind, %o) = @_;
@@ -158,7 +160,8 @@ sub body_of {
     my @members = (qq("model":"$model"));
     push @members, '"stream":true' if $o{stream};
     push @members, $o{more} if defined $o{more};
-    push @members, $BODY{$kind};
+    push @members, defined $o{say} ? $BODY{$kind} =~ s/Say hello/$o{say}/r
+                                   : $BODY{$kind};
 
     return '{' . join(',', @members) . '}';
 }
@@ -176,7 +179,8 @@ sub request_of {
 
     my @headers = ('content-type' => 'application/json');
     push @headers, 'anthropic-version' => '2023-06-01'
-        if $kind =~ /^(?:messages|count)$/;
+        if $kind =~ /^(?:messages|count)$/
+           && !grep { $_ eq 'anthropic-version' } @{ $o{headers} // [] };
     push @headers, 'x-test' => $o{test} if defined $o{test};
 
     my $mock = $o{mock} // {};
