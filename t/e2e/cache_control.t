@@ -65,6 +65,29 @@ for my $form (@FORMS) {
 }
 
 
+# --- ... whatever the form: an older one of the other form is not given
+
+for my $kind (qw(chat messages completions responses)) {
+    for my $stream (0, 1) {
+        my %ask = (say => Caching::question());
+        my $name = "$kind, stored " . ($stream ? 'as a stream' : 'plain');
+
+        is_cache($c->try($kind, %ask, stream => $stream,
+                         mock => { text => 'one' }), 'MISS', $name);
+        is_cache($c->try($kind, %ask, stream => !$stream || 0,
+                         control => 'no-cache', mock => { text => 'two' }),
+                 'BYPASS', "$name, afresh in the other form");
+
+        for my $wanted (0, 1) {
+            my $x = $c->try($kind, %ask, stream => $wanted);
+            is_cache($x, 'HIT', "$name, as " . ($wanted ? 'stream' : 'plain'));
+            is(text_of($x), 'two', "$name, as "
+               . ($wanted ? 'stream' : 'plain') . ': the new one');
+        }
+    }
+}
+
+
 # --- no-store: not stored, but may be answered
 
 for my $form (@FORMS) {
@@ -262,7 +285,7 @@ for my $way ([headers => ['x-a' => 1]], [headers => ['x-a' => 'yes']],
     for (1, 2) {
         my $x = $c->try('chat', %no);
         is_cache($x, 'MISS', "llm_adapter_no_cache, $_",
-                 reason => 'no-cache');
+                 reason => 'no-store', late => 1);
     }
 
     is_cache($c->try('chat', %ask), 'MISS', 'nothing was stored');

@@ -272,6 +272,9 @@ for my $kind (qw(chat messages)) {
                  "$kind: the same $name");
         is_cache($c->try($kind, %one, headers => [$name => 'y-2025']), 'MISS',
                  "$kind: another $name");
+        is_cache($c->try($kind, %one, headers => [$name => "$_-2025",
+                         $name => 'x-2025']), 'MISS',
+                 "$kind: $name twice, $_") for qw(y z);
     }
 
     my %two = (say => Caching::question());
@@ -356,7 +359,7 @@ for my $form (['chat', 0], ['chat', 1], ['messages', 0], ['embeddings', 0]) {
     my %ask = (say => Caching::question(), key => undef);
     my %place = (
         'x-api-key' => 'sk-other', 'api-key' => 'sk-other-2',
-        'authorization' => 'Bearer sk-other-3',
+        'authorization' => 'Bearer sk-other-3', 'x-goog-api-key' => 'sk-other-4',
     );
 
     for my $name (sort keys %place) {
@@ -364,6 +367,14 @@ for my $form (['chat', 0], ['chat', 1], ['messages', 0], ['embeddings', 0]) {
         is_cache($c->try('chat', %ask, @headers), 'MISS', "by $name");
         is_cache($c->try('chat', %ask, @headers), 'HIT', "by $name, again");
     }
+}
+
+{
+    my %ask = (say => Caching::question(), key => undef);
+    is_cache($c->try('chat', %ask, query => "key=sk-q-$_"), 'MISS',
+             "by an argument, $_") for 1, 2;
+    is_cache($c->try('chat', %ask, query => "key=sk-q-$_"), 'HIT',
+             "by an argument, $_, again") for 1, 2;
 }
 
 # scope=user: the credential and whom it names
@@ -382,6 +393,8 @@ for my $form (['chat', 0], ['chat', 1], ['messages', 0], ['embeddings', 0]) {
              'MISS', "user 1 of another tenant");
     is_cache($c->try('chat', %ask, $u->('u-1'), key => undef), 'BYPASS',
              'user 1 without a credential', reason => 'no-scope');
+    is_cache($c->try('chat', %ask), 'BYPASS', 'nobody is named',
+             reason => 'no-scope');
 
     my %say = (say => Caching::question(), prefix => '/user');
     my $m = sub { return (more => qq("metadata":{"user_id":"$_[0]"})) };
