@@ -16,7 +16,8 @@ add_block_preprocessor(sub {
     my ($block) = @_;
 
     my $llm = scalar $block->llm;
-    my $provider = 'llm_adapter_provider p { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_1/p; dialect openai; key none; }';
+    my $provider = 'llm_adapter_provider p { endpoint http://127.0.0.1:$TEST_NGINX_RAND_PORT_1/p; dialect openai; key none; }'
+        . "\nllm_adapter_provider q { endpoint http://127.0.0.1:\$TEST_NGINX_RAND_PORT_1/p; dialect openai; key none; }";
 
     $llm = "llm_adapter_cache_path \$TEST_NGINX_SERVER_ROOT/cache size=8m;\n" if !defined $llm;
 
@@ -56,7 +57,8 @@ EOC
         $block->set_value(response_body => 'up');
     }
 
-    $block->set_value(no_error_log => ['[alert]', '[crit]', '[emerg]', '[error]', '[warn]']);
+    $block->set_value(no_error_log => ['[alert]', '[crit]', '[emerg]', '[error]', '[warn]'])
+        if !defined $block->error_log;
 });
 
 no_long_string();
@@ -78,7 +80,7 @@ location /c/ { llm_adapter p; llm_adapter_cache on scope=user when=deterministic
 location /d/ { llm_adapter p; llm_adapter_cache on scope=global when=always reveal=on; }
 location /e/ { llm_adapter p; llm_adapter_cache on scope=global reveal=off ttl=1d stale=30; }
 location /f/ { llm_adapter p; llm_adapter_cache on scope=$remote_user; llm_adapter_cache_bypass $arg_a; llm_adapter_no_cache $arg_b; }
-location /g/ { llm_adapter p; llm_adapter_cache on ttl=90; if ($arg_x) { llm_adapter_cache off; } }
+location /g/ { llm_adapter p; llm_adapter_cache on ttl=90; if ($arg_x) { llm_adapter q; } }
 location = /llm { llm_adapter_status; }
 location = /purge { llm_adapter_status purge=on; }
 location = /nopurge { llm_adapter_status purge=off; }
@@ -125,7 +127,7 @@ location /v1/ {
 
 === on without a path, inherited
 --- llm
-
+# the second line
 llm_adapter_cache on;
 --- location
 location /v1/ { llm_adapter p; }
@@ -374,7 +376,7 @@ llm_adapter_cache on scope=$no_such_variable;
 
 === reveal where nothing is hidden
 --- llm
-
+# the second line
 llm_adapter_cache on reveal=on;
 --- refused: "reveal=on" is for "scope=global" only in llm.conf:2
 
@@ -472,17 +474,43 @@ location /v1/ { llm_adapter p; llm_adapter_cache on; }
 
 
 
-=== another location, the same targets; off in an if
+=== not in an if
 --- location
-location /v1/ { llm_adapter p; llm_adapter_cache on; if ($http_x_off) { llm_adapter_cache off; } }
+location /v1/ {
+    llm_adapter p;
+    if ($http_x_off) {
+        llm_adapter_cache off;
+    }
+}
+--- refused: "llm_adapter_cache" directive is not allowed here in location.conf:4
+
+
+
+=== an if with a target of its own has entries of its own
+--- location
+location /v1/ { llm_adapter p; llm_adapter_cache on; if ($http_x_q) { llm_adapter q; } }
 --- request eval
-[(::chat()) x 3]
+[(::chat()) x 5]
 --- more_headers eval
-["Authorization: Bearer sk-1", "Authorization: Bearer sk-1\nX-Off: 1", "Authorization: Bearer sk-1"]
+["Authorization: Bearer sk-1", ("Authorization: Bearer sk-1\nX-Q: 1") x 2, "Authorization: Bearer sk-1", "Authorization: Bearer sk-2"]
 --- response_headers eval
-["X-LLM-Cache: MISS", "X-LLM-Cache: OFF", "X-LLM-Cache: HIT"]
+["X-LLM-Cache: MISS", "X-LLM-Cache: MISS\nX-LLM-Provider: q", "X-LLM-Cache: HIT\nX-LLM-Provider: q", "X-LLM-Cache: HIT\nX-LLM-Provider: p", "X-LLM-Cache: MISS"]
 --- response_body_like eval
-[(qr/"chatcmpl-0123456789"/) x 3]
+[(qr/"chatcmpl-0123456789"/) x 5]
+
+
+
+=== off
+--- location
+location /v1/ { llm_adapter p; llm_adapter_cache off; }
+--- request eval
+[(::chat()) x 2]
+--- more_headers
+Authorization: Bearer sk-1
+--- response_headers eval
+[("X-LLM-Cache: OFF\n! Age") x 2]
+--- response_body_like eval
+[(qr/"chatcmpl-0123456789"/) x 2]
 
 
 
@@ -551,3 +579,4 @@ location = /llm { llm_adapter_status purge=on; deny all; }
 --- request
 GET /llm
 --- error_code: 403
+--- error_log: access forbidden by rule

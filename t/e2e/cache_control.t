@@ -198,15 +198,14 @@ for my $form (@FORMS) {
     $c->try('chat', %ask);
 
     for my $control ('No-Cache', 'foo, no-cache', 'max-age=100,no-cache',
-                     'private="a, b" , no-cache', 'no-cache="x"', 'MAX-AGE=0',
-                     'max-age="0"')
+                     'private="a, b" , no-cache', 'MAX-AGE=0', 'max-age="0"')
     {
         my $x = $c->try('chat', %ask, control => $control);
         is($x->{calls}, 1, "'$control': asked");
     }
 
     for my $control ('', 'foo', 'no-cachex', 'x-no-cache', 'foo="no-cache"',
-                     'foo="a, no-cache, b"', 'max-age=999999999999999999999',
+                     'max-age=999999999999999999999',
                      'max-stale', 'public, max-age=1000')
     {
         my $x = $c->try('chat', %ask, control => $control);

@@ -61,6 +61,7 @@ sub mode_of { return sprintf '%04o', (stat $_[0])[2] & 07777 }
     my @asks = map { { say => $_ } } questions(4);
 
     is_cache($c->try('chat', %$_), 'MISS', 'an entry') for @asks;
+    is_cache($c->try('chat', %$_), 'HIT', 'an entry') for @asks;
     is(mode_of($dir), '0700', 'the directory is closed to others');
 
     for my $file (glob "$dir/*") {
@@ -116,7 +117,7 @@ sub mode_of { return sprintf '%04o', (stat $_[0])[2] & 07777 }
              'after the kills: new ones') for questions(2);
 
     no_alerts($t, name => 'one: no alerts',
-              allow => [qr/exited on signal 9/]);
+              allow => [qr/exited on signal 9/, qr/unknown directive/]);
 
     # stop, start
 
@@ -231,7 +232,7 @@ SKIP: {
     mkdir $parent, 0755;
 
     my $dir = "$parent/cache";
-    my $c = Caching->new(mock => $mock, workers => 2, user => 'nobody',
+    my $c = Caching->new(mock => $mock, workers => 2, user => 'nobody ' . getgrgid $nobody[3],
                          path => "$dir size=16m");
     my $t = $c->{t};
 

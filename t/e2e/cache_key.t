@@ -243,15 +243,17 @@ differ('chat', { say => "a\\u0062c $$" }, { say => "abc $$" },
 
 # --- the endpoint, the query, headers
 
+for my $pair (['"prompt":"%s"', qw(chat completions)],
+              ['"input":"%s","store":false', qw(chat responses embeddings)])
 {
+    my ($more, @kinds) = @$pair;
     my $say = Caching::question();
-    my $text = qq({"model":"gpt-4o","input":"$say","prompt":"$say","store":false,)
-               . qq("messages":[{"role":"user","content":"$say"}]});
+    my $text = '{"model":"gpt-4o",' . sprintf($more, $say)
+               . qq(,"messages":[{"role":"user","content":"$say"}]});
 
-    is_cache($c->try($_, body => $text), 'MISS', "one body, $_")
-        for qw(chat completions responses embeddings);
+    is_cache($c->try($_, body => $text), 'MISS', "one body, $_") for @kinds;
     is_cache($c->try($_, body => $text), 'HIT', "one body again, $_")
-        for qw(chat completions responses embeddings);
+        for @kinds;
 }
 
 for my $kind (qw(chat messages)) {

@@ -114,7 +114,8 @@ sub are_gone {
     is($cache->{size}, 16 * 1024 * 1024, 'its size');
     cmp_ok($cache->{used}, '>=', 0, 'what is used');
 
-    $c->try('chat', say => $_) for questions(5);
+    my @five = map { ['chat', say => $_] } questions(5);
+    are_cached(\@five, $_, 'five') for qw(MISS HIT);
     my $after = status()->{cache};
     is($after->{entries}, 5, 'five entries');
     cmp_ok($after->{used}, '>', $cache->{used}, 'more is used');
@@ -173,6 +174,7 @@ sub are_gone {
     my @all = map { [@$_, prefix => '/global'] } @ask;
 
     are_cached($_, 'MISS', 'scopes') for \@a, \@b, \@one, \@two, \@all;
+    are_cached($_, 'HIT', 'scopes') for \@a, \@b, \@one, \@two, \@all;
 
     is_purged(purge('{"scope":"nobody"}'), 0, 'an unknown scope');
     are_cached($_, 'HIT', 'an unknown scope')
@@ -209,6 +211,7 @@ sub are_gone {
                        prefix => '/named'] } questions(2);
 
     are_cached($_, 'MISS', 'models') for \@four, \@mini, \@named;
+    are_cached($_, 'HIT', 'models') for \@four, \@mini, \@named;
 
     is_purged(purge('{"model":"gpt-4"}'), 2, 'model gpt-4');
     are_gone(\@four, 'model gpt-4');
@@ -217,6 +220,7 @@ sub are_gone {
     is_purged(purge('{"model":"gpt-named"}'), 2, 'the provider\'s name');
     are_gone(\@named, 'the provider\'s name');
     are_cached(\@named, 'MISS', 'an alias, anew');
+    are_cached(\@named, 'HIT', 'an alias, there anew');
     is_purged(purge('{"model":"alias"}'), 2, 'the client\'s name');
     are_gone(\@named, 'the client\'s name');
     are_cached(\@mini, 'HIT', 'the third model');

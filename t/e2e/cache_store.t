@@ -199,7 +199,7 @@ for my $stream (0, 1) {
 
         $mock->set(status => 500);
         my $x = $c->try('chat', %ask);
-        is_cache($x, 'MISS', $name, calls => 2);
+        is_cache($x, 'MISS', $name, any_calls => 1);
         is($x->{r}->header('x-llm-provider'), 'b', "$name: of the second");
         $mock->reset;
 
@@ -217,7 +217,7 @@ for my $stream (0, 1) {
 
     for my $n (1, 2) {
         my $x = $c->try('chat', %ask);
-        is_cache($x, 'MISS', "$name, $n", calls => 2, reason => 'fallback',
+        is_cache($x, 'MISS', "$name, $n", any_calls => 1, reason => 'fallback',
                  late => 1);
         is($x->{r}->header('x-llm-model'), 'm-2', "$name: of the second");
     }
@@ -250,7 +250,7 @@ for my $fault (qw(cut stall)) {
         $second->set(events => 8);
         my $x = $c->try('chat', %ask);
         is_whole($x->{r}, 'chat', "resumed after $fault, $n: whole");
-        is_cache($x, 'MISS', "resumed after $fault, $n", calls => 2,
+        is_cache($x, 'MISS', "resumed after $fault, $n", any_calls => 1,
                  reason => 'resumed', late => 1);
         $_->reset for $mock, $second;
     }
