@@ -444,7 +444,7 @@ location /v1/ {
     llm_adapter p;
     llm_adapter_status;
 }
---- refused: "llm_adapter" in location.conf:3
+--- refused: "llm_adapter_status" is in a location that another directive handles in location.conf:3
 
 
 

@@ -144,6 +144,7 @@ for my $kind (qw(chat messages)) {
         }
 
         my $purged = http_post($t->port, '/llm', { purge => 'all' });
+        nap(0.002);
         is($purged->status, 200, "$name: purged below slow readers");
         my $other = $c->try($kind, %ask, mock => { text => 'new' });
         is_cache($other, 'MISS', "$name: gone for others");
