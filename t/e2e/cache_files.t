@@ -48,7 +48,7 @@ sub mode_of { return sprintf '%04o', (stat $_[0])[2] & 07777 }
 
 {
     my $dir = "$root/one";
-    my %options = (workers => 2);
+    my %options = (workers => 2, provider => 'key sk-of-ours;');
 
     my ($ok, $said) = check_conf(
         gateway_conf(Caching->conf_options(path => "$dir size=16m")),
@@ -118,6 +118,12 @@ sub mode_of { return sprintf '%04o', (stat $_[0])[2] & 07777 }
 
     no_alerts($t, name => 'one: no alerts',
               allow => [qr/exited on signal 9/, qr/unknown directive/]);
+
+    # what is in it: the questions, not who asked, nor with which key
+
+    my $file = join '', map { slurp($_) } glob "$dir/*";
+    like($file, qr/question $$ /, 'what was asked is in it');
+    unlike($file, qr/sk-tenant|sk-of-ours/, 'no key is in it');
 
     # stop, start
 
