@@ -202,6 +202,42 @@ for my $form (@ALL) {
 }
 
 
+# --- on one connection, in one go; large and chunked requests
+
+for my $client (h1($t->port), h2($t->port('h2'))) {
+    my $way = $client->isa('LLM::H2') ? 'HTTP/2' : 'HTTP/1.1';
+    my $bad = '';
+
+    for my $n (1 .. 24) {
+        my ($kind, $stream) = @{ $ALL[$n % @ALL] };
+        my %ask = (client => $client, stream => $stream,
+                   say => Caching::question());
+
+        for my $want (qw(MISS HIT HIT)) {
+            my $x = $c->try($kind, %ask, stream => $want eq 'HIT'
+                            && $kind !~ /^(?:embeddings|count)$/
+                            ? int rand 2 : $stream);
+            my $got = $x->{r}->header('x-llm-cache') // 'none';
+            $bad .= " $n:$kind:$stream:$want:$got" if $got ne $want;
+        }
+    }
+
+    is($bad, '', "$way: one connection");
+    $client->close;
+}
+
+for my $size (20_000, 3_000_000) {
+    my %ask = (say => Caching::question() . 'x' x $size);
+    $c->pair('chat', { %ask }, { %ask }, 'HIT', "a request of $size bytes");
+    is_cache($c->try('chat', %ask, chunked => 30_000), 'HIT',
+             "a request of $size bytes, in chunks");
+    is_cache($c->try('chat', %ask, stream => 1, h2 => 1), 'HIT',
+             "a request of $size bytes, HTTP/2, a stream");
+    is_cache($c->try('chat', say => "$ask{say}y"), 'MISS',
+             "a request of $size bytes and one");
+}
+
+
 # --- not cached: a request that is not one
 
 {

@@ -131,6 +131,34 @@ sub mode_of { return sprintf '%04o', (stat $_[0])[2] & 07777 }
     is_cache($c->try('chat', %$_), 'HIT', 'after a restart') for @asks;
     no_alerts($c->{t}, name => 'a restart: no alerts');
 
+    # what was answered last is there, too
+
+    {
+        my $d = cache_with('one', %options);
+        my @last = map { { say => $_ } } questions(30);
+        my @ask = map { [request_of('chat', $d->options('chat', %$_))] }
+                  @last;
+        h1($d->{t}->port)->request(@$_) for @ask;
+        no_alerts($d->{t}, name => 'stopped at once: no alerts');
+
+        $d = cache_with('one', %options);
+        my $lost = grep { $d->try('chat', %$_)->{calls} } @last;
+        is($lost, 0, 'stopped at once: nothing is lost');
+
+        # how it is called makes a difference, with which key does not
+
+        my @new = map { gateway_conf($d->conf_options(%options,
+                      path => "$dir size=16m", provider => $_)) }
+                  'key sk-of-others;', 'key none; header X-Other 1;';
+        ok($d->{t}->reload(conf => $new[0], old_gone => 1),
+           'reload with another key');
+        is_cache($d->try('chat', %{ $last[0] }), 'HIT', 'another key');
+        ok($d->{t}->reload(conf => $new[1], old_gone => 1),
+           'reload with another header');
+        is_cache($d->try('chat', %{ $last[0] }), 'MISS', 'another header');
+        no_alerts($d->{t}, name => 'called otherwise: no alerts');
+    }
+
     # with another size, larger and smaller, by restart and by reload
 
     for my $size ('64m', '8m') {
@@ -226,6 +254,34 @@ for my $what (sort keys %SPOILT) {
 
     no_alerts($c->{t}, name => "$what: no alerts");
 }
+
+
+# --- there is no place for it
+
+spew("$root/a file", 'text');
+
+for my $where ('no/such/place', 'a file', 'a file/below') {
+    my $c = Caching->new(mock => $mock, workers => 2,
+                         path => "'$root/$where' size=8m");
+
+    for my $say (questions(5)) {
+        for (1, 2) {
+            my $x = $c->try('chat', say => $say);
+            is_cache($x, 'MISS', "at '$where'");
+        }
+    }
+
+    my @lines = $c->{t}->error_log =~ /^.*\[error\].*$/mg;
+    cmp_ok(scalar @lines, '>=', 1, "at '$where': it is told");
+    cmp_ok(scalar @lines, '<=', 3, "at '$where': not for each request")
+        or diag(join "\n", @lines);
+    is(http_get($c->{t}->port, '/llm')->status, 200, "at '$where': status");
+    unlike(http_post($c->{t}->port, '/llm', { purge => 'all' })->status,
+           qr/^(?:0|500)$/, "at '$where': purging");
+    no_alerts($c->{t}, name => "at '$where': no alerts");
+}
+
+is(slurp("$root/a file"), 'text', 'what is no directory is left alone');
 
 
 # --- taken away, and closed, while it runs

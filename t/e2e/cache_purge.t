@@ -196,6 +196,12 @@ sub are_gone {
     are_gone(\@a, 'tenant a');
     are_cached(\@b, 'HIT', 'tenant b');
 
+    my @odd = (['chat', say => Caching::question(), prefix => '/tenant',
+                headers => ['x-tenant' => "\"t\\ \xc3\xbc/"]]);
+    are_cached(\@odd, $_, 'an odd name') for qw(MISS HIT);
+    is_purged(purge('{"scope":"\"t\\\\ \u00fc\/"}'), 1, 'an odd name');
+    are_gone(\@odd, 'an odd name');
+
     is_purged(purge('{"scope":"global"}'), 2, 'scope global');
     are_gone(\@all, 'global');
     are_cached(\@b, 'HIT', 'tenant b still');
@@ -247,6 +253,21 @@ sub are_gone {
     is_purged(purge(json_encode({ id => '0' x length $id[1] })), 0,
               'an unknown id');
     is(purge('{"id":"no id"}')->status, 400, 'not an id');
+
+    # both forms of one question go by either id
+
+    for my $n (0, 1) {
+        my %ask = (say => Caching::question());
+        my %how = (mock => { unknown => 1, events => 4 });
+        my @x = map { $c->try('messages', %ask, %how, stream => $_) }
+                1, 0, 1, 0;
+        is(join(' ', map { $_->{calls} } @x), '1 1 0 0',
+           'two forms, stored beside') or next;
+        my $id = $x[2 + $n]{r}->header('x-llm-cache-key');
+        is(purge(json_encode({ id => $id }))->status, 200, "by id $n");
+        are_gone([['messages', %ask, stream => $_]], "by id $n, form $_")
+            for 0, 1;
+    }
     is(purge('{"id":"../../x"}')->status, 400, 'not at all an id');
 }
 

@@ -171,6 +171,39 @@ for my $kind (qw(chat messages)) {
     }
 }
 
+# more than it has room for: the rest goes on, what is asked for again stays
+
+{
+    my $d = Caching->new(workers => 2, mock => $mock,
+                         path => '%%DIR%%/cache size=4m');
+    my %hot = (say => Caching::question());
+    my $bad = '';
+    my $calls = 0;
+
+    $d->try('chat', %hot, mock => { total => 3000 });
+
+    for my $n (1 .. 900) {
+        my $r = h1($d->port)->request(request_of('chat', $d->options('chat',
+            say => Caching::question(), mock => { total => 12000 })));
+        $bad .= " $n:" . $r->status if $r->status != 200;
+        $calls += $d->try('chat', %hot)->{calls} if $n % 10 == 0;
+    }
+
+    is($bad, '', '11 MB in 4 MB: all are answered');
+    cmp_ok($calls, '<=', 2, '11 MB in 4 MB: a hot one stays');
+
+    my $cache = http_get($d->port, '/llm')->json->{cache};
+    cmp_ok($cache->{entries}, '>', 50, '11 MB in 4 MB: entries');
+    cmp_ok($cache->{entries}, '<', 400, '11 MB in 4 MB: not all');
+    cmp_ok($cache->{used}, '<=', $cache->{size}, '11 MB in 4 MB: used');
+    cmp_ok(-s $d->{t}->path('cache/data.mdb'), '<=', 4.2 * 1024 * 1024,
+           '11 MB in 4 MB: the file');
+    $d->pair('chat', { say => $_ }, { say => $_ }, 'HIT', 'still stores')
+        for questions(3);
+    unlike($d->{t}->error_log, qr/\[error\]/, '11 MB in 4 MB: no error');
+    no_alerts($d->{t}, name => '11 MB in 4 MB: no alerts');
+}
+
 # a reload with slow readers: they get all of it
 
 my %ask = (say => Caching::question());

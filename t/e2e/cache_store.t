@@ -125,6 +125,14 @@ not_stored(\@STREAMS, { fault => 'malformed', events => 6, at => 3 },
            'a malformed event');
 
 
+# a stream was asked for and a plain answer came; a coding nobody asked for
+
+not_stored([['chat', 1], ['messages', 1]], { fault => 'not_sse' },
+           'no stream');
+not_stored([['chat', 0], ['chat', 1], ['messages', 0], ['messages', 1]],
+           { fault => 'gzip' }, 'gzip');
+
+
 # --- limits and filters
 
 not_stored([['chat', $_], ['completions', $_]], { finish => 'length' },
