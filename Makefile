@@ -1,6 +1,7 @@
 # ngx_http_llm_module
 #
-#   make                    build/ngx_http_llm_module.so for the installed nginx
+#   make                    build/ngx_http_llm_module.so for the installed nginx,
+#                           and build/llm-cache
 #   make NGINX_SRC=DIR      ... for an nginx source tree (and an nginx of it)
 #   make run                the demo on :8080
 #   make test               everything that must pass
@@ -8,7 +9,8 @@
 #   make check-memory       100,000 requests under valgrind
 #   make soak               10 minutes of providers that break at random
 #   make bench              against plain proxy_pass
-#   make install            the module into nginx's modules directory
+#   make install            the module into nginx's modules directory, and
+#                           llm-cache into $(SBINDIR)
 
 SHELL = /bin/bash
 
@@ -26,23 +28,48 @@ CFLAGS_MODULE = -g -O2 -fstack-protector-strong -Wformat \
 SOURCES = $(wildcard ngx_llm_module/*.[ch] ngx_llm_module/core/*.[ch] \
 	ngx_llm_module/store/*.[ch])
 
+# the command on a cache's directory
+TOOL = $(BUILD)/llm-cache
+SBINDIR = /usr/local/sbin
+
+CFLAGS_TOOL = -std=gnu11 -D_GNU_SOURCE -g -O2 -fstack-protector-strong \
+	-Wall -Wextra -Wpointer-arith -Werror -Ingx_llm_module
+
+SOURCES_TOOL = $(wildcard ngx_llm_module/tool/*.c ngx_llm_module/core/*.c \
+	ngx_llm_module/store/*.c)
+HEADERS_TOOL = $(wildcard ngx_llm_module/tool/*.h ngx_llm_module/core/*.h \
+	ngx_llm_module/store/*.h)
+OBJS_TOOL = $(SOURCES_TOOL:ngx_llm_module/%.c=$(BUILD)/tool/%.o)
+
 # tests whose subject is the module in nginx
 JOBS ?= 2
 
 # most of these wait most of the time
 JOBS_E2E ?= 3
 
-.PHONY: all module setup run test test-core test-store test-fuzz test-mock \
-	test-lib test-nginx test-e2e check-clang check-stable check-memory soak bench \
-	install clean mock
+.PHONY: all module llm-cache setup run test test-core test-store test-fuzz \
+	test-mock test-lib test-nginx test-e2e check-clang check-stable \
+	check-memory soak bench install clean mock
 
-all: module
+all: module llm-cache
 
 module: $(MODULE)
 
 $(MODULE): config $(SOURCES) | setup
 	@CC="$(CC)" t/build.sh "$(NGINX_SRC)" "$(NGINX_OBJ)" "$@" \
 		"$(CFLAGS_MODULE)"
+
+llm-cache: $(TOOL)
+
+# made anew of all objects, so that a removed source does not stay in it
+
+$(TOOL): $(OBJS_TOOL)
+	@echo "build $@"
+	@$(CC) $(LDFLAGS) -o $@ $(OBJS_TOOL) -llmdb -lcrypto -lpthread
+
+$(BUILD)/tool/%.o: ngx_llm_module/%.c $(HEADERS_TOOL) | setup
+	@mkdir -p $(@D)
+	@$(CC) $(CFLAGS_TOOL) -c -o $@ $<
 
 # says what it installs, if anything
 setup:
@@ -76,13 +103,16 @@ test-lib: mock
 test-nginx: module mock test-lib
 	@t/lib/prove -j$(JOBS) t/*.t
 
-test-e2e: module mock
+test-e2e: module llm-cache mock
 	@LLM_MODULE=$(MODULE) prove -j$(JOBS_E2E) -It/lib t/e2e/*.t
 
-# the module again, by the other compiler: only for its warnings
+# both again, by the other compiler: only for its warnings
 check-clang: | setup
 	@CC=clang t/build.sh "$(NGINX_SRC)" "$(BUILD)/nginx-clang" \
 		"$(BUILD)/clang/ngx_http_llm_module.so" "$(CFLAGS_MODULE)"
+	@for f in $(SOURCES_TOOL); do \
+		clang $(CFLAGS_TOOL) -fsyntax-only $$f || exit 1; \
+	done
 
 check-stable: setup-test mock
 	@t/stable.sh
@@ -97,7 +127,8 @@ bench: setup-test module mock
 	@$(MAKE) -s -C t/bench
 	@t/bench/run $(BENCH)
 
-install: module
+install: module llm-cache
+	@install -D -m 755 $(TOOL) "$(DESTDIR)$(SBINDIR)/llm-cache"
 	@dir=$$(nginx -V 2>&1 | sed -n 's/.*--modules-path=\([^ ]*\).*/\1/p'); \
 	install -D -m 644 $(MODULE) \
 		"$(DESTDIR)$${dir:-/usr/lib/nginx/modules}/ngx_http_llm_module.so"

@@ -1,0 +1,836 @@
+
+/*
+ * Copyright (C) ngx_http_llm_module authors
+ *
+ * A line of an import becomes an entry, as if a worker had stored it: with
+ * the request's key, of an answer that is whole and good to keep.  What the
+ * answer says of itself is believed, not what the line says of it.
+ */
+
+
+#include <stdarg.h>
+#include <string.h>
+
+#include "llm_cache.h"
+
+
+#define LLM_CACHE_KEEP_REQUEST  (16 * 1024)    /* as the workers do */
+
+
+/* members of a line: texts, then numbers, then others */
+
+enum {
+    LINE_KEY = 0,
+    LINE_DIALECT,
+    LINE_ENDPOINT,
+    LINE_QUERY,
+    LINE_BETA,
+    LINE_VERSION,
+    LINE_OPENAI_BETA,
+    LINE_ROUTE,
+    LINE_DIGEST,
+    LINE_PROVIDER,
+    LINE_MODEL,
+    LINE_ASKED,
+    LINE_SCOPE,
+    LINE_FORM,
+    LINE_CONTENT_TYPE,
+    LINE_TEXTS,
+
+    LINE_V = LINE_TEXTS,
+    LINE_MADE,
+    LINE_TTL,
+    LINE_STALE,
+    LINE_NUMBERS,
+
+    LINE_COST = LINE_NUMBERS,
+    LINE_TELLS_USAGE,
+    LINE_REQUEST,
+    LINE_ANSWER,
+    LINE_ANSWER_TEXT,
+    LINE_MAX
+};
+
+
+typedef struct {
+    llm_cache_reader_t    *reader;
+    llm_entry_t           *entry;
+    llm_json_value_t       v[LINE_MAX];
+    llm_str_t              text[LINE_TEXTS];
+    uint64_t               number[LINE_NUMBERS];   /* from LINE_V */
+    llm_request_t          rq;
+    unsigned               stream:1;
+} llm_cache_line_t;
+
+
+static llm_int_t llm_cache_line_read(llm_cache_line_t *l,
+    const llm_str_t *line);
+static llm_int_t llm_cache_line_texts(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_numbers(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_where(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_form(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_when(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_cost(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_scope(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_request(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_route(llm_cache_line_t *l);
+static llm_int_t llm_cache_unknown_route(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_key(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_given_key(llm_cache_line_t *l);
+static void llm_cache_line_parts(llm_cache_line_t *l, llm_key_parts_t *parts);
+static llm_int_t llm_cache_line_names(llm_cache_line_t *l);
+static void llm_cache_line_target(llm_cache_line_t *l, llm_str_t *provider,
+    llm_str_t *model);
+static llm_uint_t llm_cache_line_clean(const llm_str_t *s);
+static llm_int_t llm_cache_bad(llm_cache_reader_t *r, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+
+static const llm_str_t  llm_cache_line_members[LINE_MAX] = {
+    llm_string("key"),
+    llm_string("dialect"),
+    llm_string("endpoint"),
+    llm_string("query"),
+    llm_string("beta"),
+    llm_string("version"),
+    llm_string("openai_beta"),
+    llm_string("route"),
+    llm_string("provider_digest"),
+    llm_string("provider"),
+    llm_string("model"),
+    llm_string("asked"),
+    llm_string("scope"),
+    llm_string("form"),
+    llm_string("content_type"),
+    llm_string("v"),
+    llm_string("made"),
+    llm_string("ttl"),
+    llm_string("stale"),
+    llm_string("cost"),
+    llm_string("tells_usage"),
+    llm_string("request"),
+    llm_string("answer"),
+    llm_string("answer_text")
+};
+
+
+#define llm_cache_is(s, word)                                                 \
+    ((s)->len == sizeof(word) - 1                                             \
+     && memcmp((s)->data, word, sizeof(word) - 1) == 0)
+
+#define llm_cache_begins(s, word)                                             \
+    ((s)->len > sizeof(word) - 1                                              \
+     && memcmp((s)->data, word, sizeof(word) - 1) == 0)
+
+
+llm_int_t
+llm_cache_line(llm_cache_reader_t *r, const llm_str_t *line, llm_entry_t **e)
+{
+    llm_int_t         rc;
+    llm_cache_line_t  l;
+
+    memset(&l, 0, sizeof(llm_cache_line_t));
+
+    l.reader = r;
+    l.entry = r->arena.mem.alloc(r->arena.mem.ctx, sizeof(llm_entry_t));
+
+    if (l.entry == NULL) {
+        return LLM_ERROR;
+    }
+
+    memset(l.entry, 0, sizeof(llm_entry_t));
+
+    if ((rc = llm_cache_line_read(&l, line)) != LLM_OK
+        || (rc = llm_cache_line_where(&l)) != LLM_OK
+        || (rc = llm_cache_line_form(&l)) != LLM_OK
+        || (rc = llm_cache_line_scope(&l)) != LLM_OK
+        || (rc = llm_cache_line_when(&l)) != LLM_OK
+        || (rc = llm_cache_line_cost(&l)) != LLM_OK
+        || (rc = llm_cache_line_request(&l)) != LLM_OK
+        || (rc = llm_cache_line_names(&l)) != LLM_OK
+        || (rc = llm_cache_line_answer(r, &l.rq, &l.v[LINE_ANSWER],
+                                       &l.v[LINE_ANSWER_TEXT], l.entry))
+           != LLM_OK)
+    {
+        return rc;
+    }
+
+    *e = l.entry;
+
+    return LLM_OK;
+}
+
+
+static llm_int_t
+llm_cache_line_read(llm_cache_line_t *l, const llm_str_t *line)
+{
+    llm_int_t         rc;
+    llm_json_error_t  err;
+
+    rc = llm_json_scan(line, LLM_JSON_DEPTH_MAX, llm_cache_line_members, l->v,
+                       LINE_MAX, &err);
+
+    if (rc == LLM_ERROR) {
+        return llm_cache_bad(l->reader, "invalid JSON, %s at byte %zu",
+                             err.reason, err.offset + 1);
+    }
+
+    if (rc != LLM_OK) {
+        return llm_cache_bad(l->reader, "it is no JSON object");
+    }
+
+    rc = llm_cache_line_texts(l);
+
+    return rc == LLM_OK ? llm_cache_line_numbers(l) : rc;
+}
+
+
+static llm_int_t
+llm_cache_line_texts(llm_cache_line_t *l)
+{
+    llm_mem_t         *mem;
+    llm_str_t         *s;
+    llm_uint_t         i;
+    llm_json_value_t  *v;
+
+    mem = &l->reader->arena.mem;
+
+    for (i = 0; i < LINE_TEXTS; i++) {
+        v = &l->v[i];
+        s = &l->text[i];
+
+        if (v->type == LLM_JSON_ABSENT || v->type == LLM_JSON_NULL) {
+            continue;
+        }
+
+        if (v->type != LLM_JSON_STRING) {
+            return llm_cache_bad(l->reader, "\"%s\" is no string",
+                                 llm_cache_line_members[i].data);
+        }
+
+        s->data = mem->alloc(mem->ctx, v->raw.len);
+
+        if (s->data == NULL) {
+            return LLM_ERROR;
+        }
+
+        s->len = llm_json_unescape(s->data, v);
+
+        if (s->len > UINT16_MAX) {
+            return llm_cache_bad(l->reader, "\"%s\" is too long",
+                                 llm_cache_line_members[i].data);
+        }
+    }
+
+    return LLM_OK;
+}
+
+
+static llm_int_t
+llm_cache_line_numbers(llm_cache_line_t *l)
+{
+    uint64_t          *n;
+    llm_uint_t         i;
+    llm_json_value_t  *v;
+
+    l->number[LINE_V] = 1;
+    l->number[LINE_MADE] = l->reader->now;
+    l->number[LINE_TTL] = l->reader->ttl;
+    l->number[LINE_STALE] = 0;
+
+    for (i = LINE_V; i < LINE_NUMBERS; i++) {
+        v = &l->v[i];
+        n = &l->number[i];
+
+        if (v->type == LLM_JSON_ABSENT || v->type == LLM_JSON_NULL) {
+            continue;
+        }
+
+        if (v->type != LLM_JSON_NUMBER || llm_json_uint(v, n) != LLM_OK
+            || (i != LINE_MADE && *n > UINT32_MAX))
+        {
+            return llm_cache_bad(l->reader, "\"%s\" is no number of its kind",
+                                 llm_cache_line_members[i].data);
+        }
+    }
+
+    if (l->number[LINE_V] != 1) {
+        return llm_cache_bad(l->reader, "its version \"v\" is not 1");
+    }
+
+    return LLM_OK;
+}
+
+
+static llm_int_t
+llm_cache_line_where(llm_cache_line_t *l)
+{
+    llm_str_t             *s;
+    llm_entry_t           *e;
+    const llm_dialect_t   *prefer, *dialect;
+    const llm_endpoint_t  *ep;
+
+    e = l->entry;
+    prefer = NULL;
+    dialect = NULL;
+
+    s = &l->text[LINE_DIALECT];
+
+    if (s->len) {
+        prefer = llm_dialect_get(s);
+
+        if (prefer == NULL) {
+            return llm_cache_bad(l->reader, "unknown dialect \"%.*s\"",
+                                 (int) s->len, s->data);
+        }
+    }
+
+    s = &l->text[LINE_ENDPOINT];
+
+    if (s->len == 0) {
+        return llm_cache_bad(l->reader, "\"endpoint\" is missing");
+    }
+
+    ep = llm_endpoint_find(s, prefer, &dialect, NULL);
+
+    if (ep == NULL || !(ep->flags & LLM_EP_BODY)
+        || (prefer && dialect != prefer))
+    {
+        return llm_cache_bad(l->reader, "unknown endpoint \"%.*s\"",
+                             (int) s->len, s->data);
+    }
+
+    l->rq.dialect = dialect;
+    l->rq.endpoint = ep;
+
+    e->dialect = dialect->name;
+    e->endpoint = ep->path;
+
+    return LLM_OK;
+}
+
+
+static llm_int_t
+llm_cache_line_form(llm_cache_line_t *l)
+{
+    llm_str_t         *form;
+    llm_json_value_t  *text;
+
+    form = &l->text[LINE_FORM];
+    text = &l->v[LINE_ANSWER_TEXT];
+
+    if ((l->v[LINE_ANSWER].type != LLM_JSON_ABSENT)
+        == (text->type != LLM_JSON_ABSENT))
+    {
+        return llm_cache_bad(l->reader, "it needs \"answer\" or "
+                             "\"answer_text\", one of them");
+    }
+
+    if (text->type != LLM_JSON_ABSENT && text->type != LLM_JSON_STRING) {
+        return llm_cache_bad(l->reader, "\"answer_text\" is no string");
+    }
+
+    if (form->len == 0) {
+        l->stream = (text->type == LLM_JSON_STRING);
+
+    } else if (llm_cache_is(form, "stream")) {
+        l->stream = 1;
+
+    } else if (!llm_cache_is(form, "plain")) {
+        return llm_cache_bad(l->reader, "\"form\" is neither \"stream\" nor "
+                             "\"plain\"");
+    }
+
+    if (!l->stream) {
+        return LLM_OK;
+    }
+
+    if (text->type != LLM_JSON_STRING) {
+        return llm_cache_bad(l->reader, "a stream is an \"answer_text\"");
+    }
+
+    if (!(l->rq.endpoint->flags & LLM_EP_STREAM)) {
+        return llm_cache_bad(l->reader, "the endpoint \"%s\" does not stream",
+                             l->rq.endpoint->path.data);
+    }
+
+    l->entry->flags |= LLM_ENTRY_STREAM;
+
+    if (l->v[LINE_TELLS_USAGE].type == LLM_JSON_TRUE) {
+        l->entry->flags |= LLM_ENTRY_USAGE;
+    }
+
+    return LLM_OK;
+}
+
+
+/* one that no request can have is a mistake */
+
+static llm_int_t
+llm_cache_line_scope(llm_cache_line_t *l)
+{
+    llm_str_t  *s;
+
+    s = &l->text[LINE_SCOPE];
+
+    if (s->len == 0) {
+        return llm_cache_bad(l->reader, "\"scope\" is missing");
+    }
+
+    if (!llm_cache_is(s, "global")
+        && !llm_cache_begins(s, "value ")
+        && !llm_cache_begins(s, "key sha256:")
+        && !llm_cache_begins(s, "user sha256:"))
+    {
+        return llm_cache_bad(l->reader, "\"scope\" is none of \"global\", "
+                             "\"value ...\", \"key sha256:...\", "
+                             "\"user sha256:...\"");
+    }
+
+    l->entry->scope = *s;
+
+    return LLM_OK;
+}
+
+
+static llm_int_t
+llm_cache_line_when(llm_cache_line_t *l)
+{
+    uint64_t      age, now;
+    llm_entry_t  *e;
+
+    e = l->entry;
+    now = l->reader->now;
+
+    /* a purge that comes while it is imported hits it, one of before does
+     * not: it was made to come back */
+
+    e->begun = now;
+    e->made = l->number[LINE_MADE] < now ? l->number[LINE_MADE] : now;
+    e->ttl = l->number[LINE_TTL];
+    e->stale = l->number[LINE_STALE];
+
+    age = (now - e->made) / 1000;
+
+    if (!l->reader->all && age >= (uint64_t) e->ttl + e->stale) {
+        return LLM_DONE;
+    }
+
+    return LLM_OK;
+}
+
+
+/* USD, to 1e-12 */
+
+static llm_int_t
+llm_cache_line_cost(llm_cache_line_t *l)
+{
+    u_char            *p, *last;
+    uint64_t           n;
+    llm_uint_t         digits, point;
+    llm_json_value_t  *v;
+
+    v = &l->v[LINE_COST];
+
+    if (v->type == LLM_JSON_ABSENT || v->type == LLM_JSON_NULL) {
+        return LLM_OK;
+    }
+
+    n = 0;
+    point = 0;
+    digits = 0;
+
+    p = v->raw.data;
+    last = p + v->raw.len;
+
+    if (v->type != LLM_JSON_NUMBER) {
+        p = last;
+    }
+
+    for ( /* void */ ; p < last && digits < 12; p++) {
+
+        if (*p == '.') {
+            point = 1;
+            continue;
+        }
+
+        if (*p < '0' || *p > '9' || n > UINT64_MAX / 10 - 1) {
+            break;
+        }
+
+        n = n * 10 + (*p - '0');
+        digits += point;
+    }
+
+    while (p < last && point && *p >= '0' && *p <= '9') {
+        p++;
+    }
+
+    for ( /* void */ ; digits < 12 && n <= UINT64_MAX / 10; digits++) {
+        n *= 10;
+    }
+
+    if (v->type != LLM_JSON_NUMBER || p != last || digits < 12) {
+        return llm_cache_bad(l->reader, "\"cost\" is no number of USD");
+    }
+
+    l->entry->cost = n;
+    l->entry->flags |= LLM_ENTRY_COST;
+
+    return LLM_OK;
+}
+
+
+/* the key, and what it is made of */
+
+static llm_int_t
+llm_cache_line_request(llm_cache_line_t *l)
+{
+    llm_int_t          rc;
+    llm_error_t        err;
+    llm_json_value_t  *v;
+
+    v = &l->v[LINE_REQUEST];
+
+    if (v->type == LLM_JSON_ABSENT) {
+        return llm_cache_line_given_key(l);
+    }
+
+    memset(&err, 0, sizeof(llm_error_t));
+
+    l->rq.body = v->raw;
+
+    rc = l->rq.dialect->parse(&l->rq, &l->reader->arena.mem, &err);
+
+    if (rc == LLM_DECLINED) {
+        return llm_cache_bad(l->reader, "\"request\": %.*s",
+                             (int) err.message.len, err.message.data);
+    }
+
+    if (rc != LLM_OK) {
+        return rc;
+    }
+
+    if (l->rq.dialect->caching->kind(&l->rq) & LLM_CACHE_STATEFUL) {
+        return llm_cache_bad(l->reader, "the request is stateful: it uses or "
+                             "leaves state at the provider");
+    }
+
+    rc = llm_cache_line_route(l);
+
+    return rc == LLM_OK ? llm_cache_line_key(l) : rc;
+}
+
+
+static llm_int_t
+llm_cache_line_route(llm_cache_line_t *l)
+{
+    size_t               i;
+    llm_str_t           *route, *digest;
+    llm_cache_reader_t  *r;
+
+    r = l->reader;
+    route = &l->text[LINE_ROUTE];
+    digest = &l->text[LINE_DIGEST];
+
+    if (route->len == 0) {
+
+        if (r->nroutes != 1) {
+            return llm_cache_unknown_route(l);
+        }
+
+        *route = r->routes[0].route;
+    }
+
+    /* of an export: an answer of providers that are called otherwise by now
+     * is not taken for one of today's */
+
+    if (digest->len) {
+        return LLM_OK;
+    }
+
+    for (i = 0; i < r->nroutes; i++) {
+        if (r->routes[i].route.len == route->len
+            && memcmp(r->routes[i].route.data, route->data, route->len) == 0)
+        {
+            *digest = r->routes[i].digest;
+            return LLM_OK;
+        }
+    }
+
+    return llm_cache_unknown_route(l);
+}
+
+
+static llm_int_t
+llm_cache_unknown_route(llm_cache_line_t *l)
+{
+    int                  n;
+    size_t               i, len;
+    llm_str_t           *route;
+    llm_cache_reader_t  *r;
+
+    r = l->reader;
+    route = &l->text[LINE_ROUTE];
+
+    if (route->len) {
+        (void) llm_cache_bad(r, "unknown route \"%.*s\"", (int) route->len,
+                             route->data);
+
+    } else {
+        (void) llm_cache_bad(r, "\"route\" is missing");
+    }
+
+    for (i = 0; i < r->nroutes; i++) {
+        len = strlen(r->why);
+
+        n = snprintf(r->why + len, sizeof(r->why) - len, "%s\"%.*s\"",
+                     i ? ", " : "; known are ",
+                     (int) r->routes[i].route.len, r->routes[i].route.data);
+
+        if (n < 0 || (size_t) n >= sizeof(r->why) - len) {
+            break;
+        }
+    }
+
+    if (r->nroutes == 0) {
+        len = strlen(r->why);
+        snprintf(r->why + len, sizeof(r->why) - len, "; none is known here: "
+                 "nginx tells them when it starts");
+    }
+
+    return LLM_DECLINED;
+}
+
+
+static llm_int_t
+llm_cache_line_key(llm_cache_line_t *l)
+{
+    size_t            head, len;
+    u_char           *p;
+    llm_mem_t        *mem;
+    llm_str_t         material;
+    llm_entry_t      *e;
+    llm_key_parts_t   parts;
+
+    e = l->entry;
+    mem = &l->reader->arena.mem;
+
+    llm_cache_line_parts(l, &parts);
+
+    head = llm_store_material(NULL, &parts);
+
+    p = mem->alloc(mem->ctx, head + l->rq.body.len + 1);
+    if (p == NULL) {
+        return LLM_ERROR;
+    }
+
+    (void) llm_store_material(p, &parts);
+
+    if (llm_canonical(&l->rq.body,
+                      l->rq.dialect->caching->unkeyed(l->rq.endpoint),
+                      &llm_cache_heap, p + head, &len)
+        != LLM_OK)
+    {
+        return LLM_ERROR;
+    }
+
+    p[head + len] = '}';
+
+    material.data = p;
+    material.len = head + len + 1;
+
+    if (llm_store_key(e->key, &e->scope, &material) != LLM_OK) {
+        return LLM_ERROR;
+    }
+
+    if (l->stream) {
+        e->key[LLM_KEY_LEN - 1] |= 1;
+    }
+
+    if (material.len > LLM_CACHE_KEEP_REQUEST) {
+        material.len = head - (sizeof(",\"request\":") - 1) + 1;
+        p[material.len - 1] = '}';
+    }
+
+    e->request = material;
+
+    return LLM_OK;
+}
+
+
+/* an export whose request was too long to be kept */
+
+static llm_int_t
+llm_cache_line_given_key(llm_cache_line_t *l)
+{
+    size_t            len;
+    u_char            scope[LLM_KEY_SCOPE], *p;
+    llm_mem_t        *mem;
+    llm_str_t        *s;
+    llm_entry_t      *e;
+    llm_key_parts_t   parts;
+
+    e = l->entry;
+    s = &l->text[LINE_KEY];
+
+    if (s->len == 0) {
+        return llm_cache_bad(l->reader, "it has neither \"request\" nor "
+                             "\"key\"");
+    }
+
+    if (llm_cache_hex(e->key, LLM_KEY_LEN, s->data, s->len) != LLM_OK) {
+        return llm_cache_bad(l->reader, "\"key\" is no %d hex digits",
+                             2 * LLM_KEY_LEN);
+    }
+
+    if (llm_store_scope(scope, &e->scope) != LLM_OK) {
+        return LLM_ERROR;
+    }
+
+    if (memcmp(scope, e->key, LLM_KEY_SCOPE) != 0) {
+        return llm_cache_bad(l->reader, "\"key\" is not one of this scope");
+    }
+
+    if ((e->key[LLM_KEY_LEN - 1] & 1) != l->stream) {
+        return llm_cache_bad(l->reader, "\"key\" is not one of this form");
+    }
+
+    llm_cache_line_parts(l, &parts);
+
+    mem = &l->reader->arena.mem;
+    len = llm_store_material(NULL, &parts);
+
+    p = mem->alloc(mem->ctx, len);
+    if (p == NULL) {
+        return LLM_ERROR;
+    }
+
+    (void) llm_store_material(p, &parts);
+
+    e->request.data = p;
+    e->request.len = len - (sizeof(",\"request\":") - 1) + 1;
+    p[e->request.len - 1] = '}';
+
+    return LLM_OK;
+}
+
+
+static void
+llm_cache_line_parts(llm_cache_line_t *l, llm_key_parts_t *parts)
+{
+    parts->dialect = l->rq.dialect->name;
+    parts->endpoint = l->rq.endpoint->path;
+    parts->query = l->text[LINE_QUERY];
+    parts->beta = l->text[LINE_BETA];
+    parts->version = l->text[LINE_VERSION];
+    parts->openai_beta = l->text[LINE_OPENAI_BETA];
+    parts->route = l->text[LINE_ROUTE];
+    parts->provider = l->text[LINE_DIGEST];
+    parts->scope = l->text[LINE_SCOPE];
+}
+
+
+/* what is shown with the answer: it goes to headers and logs */
+
+static llm_int_t
+llm_cache_line_names(llm_cache_line_t *l)
+{
+    llm_uint_t              i;
+    llm_str_t               provider, model;
+    llm_entry_t            *e;
+    static const llm_str_t  plain = llm_string("application/json");
+    static const llm_str_t  stream = llm_string("text/event-stream");
+    static const uint8_t    shown[] = {
+        LINE_PROVIDER, LINE_MODEL, LINE_CONTENT_TYPE
+    };
+
+    e = l->entry;
+
+    for (i = 0; i < sizeof(shown); i++) {
+        if (!llm_cache_line_clean(&l->text[shown[i]])) {
+            return llm_cache_bad(l->reader, "\"%s\" has a control character",
+                                 llm_cache_line_members[shown[i]].data);
+        }
+    }
+
+    e->asked = l->text[LINE_ASKED].len ? l->text[LINE_ASKED] : l->rq.model;
+
+    llm_cache_line_target(l, &provider, &model);
+
+    e->provider = l->text[LINE_PROVIDER].len ? l->text[LINE_PROVIDER]
+                                             : provider;
+    e->model = l->text[LINE_MODEL].len ? l->text[LINE_MODEL]
+               : model.len ? model : e->asked;
+
+    e->content_type = l->text[LINE_CONTENT_TYPE].len
+                      ? l->text[LINE_CONTENT_TYPE]
+                      : l->stream ? stream : plain;
+
+    if (e->asked.len > UINT16_MAX || !llm_cache_line_clean(&e->model)
+        || !llm_cache_line_clean(&e->provider))
+    {
+        return llm_cache_bad(l->reader, "the model's name is not good");
+    }
+
+    return LLM_OK;
+}
+
+
+/* of the route "PROVIDER[:MODEL] ..." its first target */
+
+static void
+llm_cache_line_target(llm_cache_line_t *l, llm_str_t *provider,
+    llm_str_t *model)
+{
+    u_char     *p;
+    llm_str_t   s;
+
+    s = l->text[LINE_ROUTE];
+
+    p = s.len ? memchr(s.data, ' ', s.len) : NULL;
+
+    if (p) {
+        s.len = p - s.data;
+    }
+
+    *provider = s;
+    model->len = 0;
+    model->data = NULL;
+
+    p = s.len ? memchr(s.data, ':', s.len) : NULL;
+
+    if (p) {
+        provider->len = p - s.data;
+        model->data = p + 1;
+        model->len = s.data + s.len - model->data;
+    }
+}
+
+
+static llm_uint_t
+llm_cache_line_clean(const llm_str_t *s)
+{
+    size_t  i;
+
+    for (i = 0; i < s->len; i++) {
+        if (s->data[i] < 0x20 || s->data[i] == 0x7f) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+static llm_int_t
+llm_cache_bad(llm_cache_reader_t *r, const char *fmt, ...)
+{
+    va_list  args;
+
+    va_start(args, fmt);
+    vsnprintf(r->why, sizeof(r->why), fmt, args);
+    va_end(args);
+
+    return LLM_DECLINED;
+}
