@@ -240,13 +240,15 @@ llm_cache_facts(llm_cache_out_t *o, const llm_entry_t *e)
                        (unsigned long long) (e->cost % 1000000000000));
     }
 
+    if (!(e->flags & LLM_ENTRY_STREAM)) {
+        return;
+    }
+
     if (e->flags & LLM_ENTRY_USAGE) {
         llm_cache_addf(o, ",\"tells_usage\":true");
     }
 
-    if (e->flags & LLM_ENTRY_STREAM) {
-        llm_cache_runs(o, e);
-    }
+    llm_cache_runs(o, e);
 }
 
 
