@@ -211,7 +211,7 @@ llm_cache_files_end(llm_cache_t *c, int code)
     if (fflush(c->out) != 0 || ferror(c->out)) {
 
         if (code == LLM_CACHE_OK) {
-            llm_cache_error("writing failed: %s", strerror(errno));
+            llm_cache_error("writing failed: %m");
             code = LLM_CACHE_ERROR;
         }
     }

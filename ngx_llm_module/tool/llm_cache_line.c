@@ -9,6 +9,7 @@
 
 
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "llm_cache_line.h"
@@ -355,14 +356,13 @@ llm_cache_line_when(llm_cache_line_t *l)
 }
 
 
-/* USD, to 1e-12 */
+/* USD, to 1e-12; 64 bits of mantissa are enough for all that is counted */
 
 static llm_int_t
 llm_cache_line_cost(llm_cache_line_t *l)
 {
-    u_char            *p, *last;
-    uint64_t           n;
-    llm_uint_t         digits, point;
+    char               text[64];
+    long double        usd;
     llm_json_value_t  *v;
 
     v = &l->v[LINE_COST];
@@ -371,45 +371,20 @@ llm_cache_line_cost(llm_cache_line_t *l)
         return LLM_OK;
     }
 
-    n = 0;
-    point = 0;
-    digits = 0;
-
-    p = v->raw.data;
-    last = p + v->raw.len;
-
-    if (v->type != LLM_JSON_NUMBER) {
-        p = last;
-    }
-
-    for ( /* void */ ; p < last && digits < 12; p++) {
-
-        if (*p == '.') {
-            point = 1;
-            continue;
-        }
-
-        if (*p < '0' || *p > '9' || n > UINT64_MAX / 10 - 1) {
-            break;
-        }
-
-        n = n * 10 + (*p - '0');
-        digits += point;
-    }
-
-    while (p < last && point && *p >= '0' && *p <= '9') {
-        p++;
-    }
-
-    for ( /* void */ ; digits < 12 && n <= UINT64_MAX / 10; digits++) {
-        n *= 10;
-    }
-
-    if (v->type != LLM_JSON_NUMBER || p != last || digits < 12) {
+    if (v->type != LLM_JSON_NUMBER || v->raw.len >= sizeof(text)) {
         return llm_cache_bad(l->reader, "\"cost\" is no number of USD");
     }
 
-    l->entry->cost = n;
+    memcpy(text, v->raw.data, v->raw.len);
+    text[v->raw.len] = '\0';
+
+    usd = strtold(text, NULL);
+
+    if (!(usd >= 0 && usd < 1e6)) {
+        return llm_cache_bad(l->reader, "\"cost\" is no number of USD");
+    }
+
+    l->entry->cost = (uint64_t) (usd * 1e12L + 0.5L);
     l->entry->flags |= LLM_ENTRY_COST;
 
     return LLM_OK;

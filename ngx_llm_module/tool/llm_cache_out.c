@@ -216,7 +216,11 @@ llm_cache_flush(llm_cache_out_t *o, FILE *f)
     o->len = 0;
 
     if (len && fwrite(o->data, 1, len, f) != len) {
-        llm_cache_error("writing failed: %m");
+
+        if (!llm_cache_signal) {
+            llm_cache_error("writing failed: %m");
+        }
+
         return LLM_ERROR;
     }
 

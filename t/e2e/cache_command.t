@@ -531,6 +531,30 @@ sub line_of { return json_encode({ %line, @_ }) }
        'a stream by hand: its text');
     is($r->json->{usage}{total_tokens}, 7, 'a stream by hand: usage');
 
+    # numbers as other programs write them
+
+    $r = run(['-d', $dir, 'import'], in => join '', map {
+        line_of(request => { %{ $line{request} }, seed => $_->[0] },
+                cost => '@') =~ s/"\@"/$_->[1]/r . "\n"
+    } [11, '1.23e-05'], [12, '0.000012300001'], [13, '7']);
+    is_run($r, 0, $QUIET, 'costs');
+
+    my $costs = run(['-d', $dir, 'export'])->{out};
+    is(join(' ', sort $costs =~ /"cost":([^,]+)/g),
+       '0.000012300000 0.000012300001 7.000000000000', 'costs: kept');
+
+    # big numbers and the order of members
+
+    my $bytes = '{"z":1.0, "choices":[{"finish_reason":"stop","index":0,'
+                . '"message":{"content":"\u00e9\/","role":"assistant"}}],'
+                . '"big":12345678901234567890123.10E+400,"z":2}';
+    $r = run(['-d', $dir, 'import'],
+             in => line_of(request => { %{ $line{request} }, seed => 14 },
+                           answer => '@') =~ s/"\@"/$bytes/r);
+    is_run($r, 0, $QUIET, 'bytes');
+    ok(index(run(['-d', $dir, 'export'])->{out}, "\"answer\":$bytes}") > 0,
+       'bytes: as they were');
+
     # whose it is
 
     my $scope = 'key sha256:' . sha256_hex('sk-hand');
@@ -571,6 +595,91 @@ sub line_of { return json_encode({ %line, @_ }) }
 }
 
 sub now_ms { require Time::HiRes; return 1000 * Time::HiRes::time() }
+
+
+# --- a directory that knows one route
+
+{
+    my $u = start_nginx(<<'EOT', vars => { MOCK => $mock->port });
+    llm_adapter_provider only {
+        endpoint http://127.0.0.1:%%MOCK%%/v1;
+        dialect openai;
+        key none;
+        breaker off;
+    }
+
+    llm_adapter_model * only:gpt-real;
+    llm_adapter_cache_path %%DIR%%/cache size=4m;
+
+    server {
+        listen 127.0.0.1:%%PORT%%;
+
+        location /v1/ {
+            llm_adapter on;
+            llm_adapter_cache on scope=global reveal=on;
+        }
+    }
+EOT
+
+    my $dir = $u->path('cache');
+    wait_for { -s "$dir/data.mdb" } 10;
+
+    my %short = %line;
+    delete $short{route};
+
+    my $r;
+    wait_for {
+        $r = run(['-d', $dir, 'import'], in => json_encode(\%short));
+        $r->{code} == 0;
+    } 5;
+
+    is_run($r, 0, $QUIET, 'one route');
+
+    $r = ask_for($u, 'chat', say => 'by hand');
+    is(status_of($r), 'HIT', 'one route: a hit');
+    is($r->header('x-llm-provider'), 'only', 'one route: its provider');
+    is($r->header('x-llm-model'), 'gpt-real', 'one route: its model');
+
+    # more than it has room for: the limit is the one of nginx
+
+    my $big = 'x' x 20_000;
+    $r = run(['-d', $dir, 'import'], in => join '', map {
+        my %rq = (%{ $line{request} }, seed => $_);
+        json_encode({ %short, request => \%rq,
+                      answer => { %{ $line{answer} }, big => $big } }) . "\n"
+    } 1 .. 1000);
+    is($r->{code}, 0, 'more than there is room for');
+
+    my ($st) = lines_of(run(['-d', $dir, 'stat', '--json']));
+    is($st->{size}, 4 << 20, 'more than there is room for: size');
+    cmp_ok($st->{used}, '<=', 4 << 20, 'more than there is room for: used');
+    cmp_ok(-s "$dir/data.mdb", '<=', 4 << 20,
+           'more than there is room for: the file');
+    cmp_ok($st->{entries}, '>', 50, 'more than there is room for: entries');
+
+    no_alerts($u, name => 'one route: no alerts');
+}
+
+
+# --- a file that is none
+
+{
+    mkdir "$tmp/broken";
+    spew("$tmp/broken/data.mdb", 'x' x 10_000);
+
+    is_run(run(['-d', "$tmp/broken", $_]), 1, qr/can't be read/,
+           "$_ of a broken file") for qw(stat list export);
+    is(slurp("$tmp/broken/data.mdb"), 'x' x 10_000,
+       'who only reads changes nothing');
+
+    my $r = run(['-d', "$tmp/broken", 'import'],
+                in => line_of(provider_digest => '0'));
+    is($r->{code}, 0, 'import into a broken file');
+    like($r->{err}, qr/^llm-cache: .*can't be used.*begun anew\n\z/,
+         'import into a broken file: told');
+    is((lines_of(run(['-d', "$tmp/broken", 'stat', '--json'])))[0]{entries},
+       1, 'import into a broken file: it is there');
+}
 
 
 # --- bad lines
@@ -751,6 +860,9 @@ sub now_ms { require Time::HiRes; return 1000 * Time::HiRes::time() }
     is(status_of(ask_for($t, 'chat', say => "many $_")), 'HIT', "many $_")
         for 1, 777, $many;
 
+    my @names = lines_of(run([qw(list --json --model gpt-4o -d), $dir]));
+    cmp_ok(scalar @names, '>=', $many, 'all of them have their model');
+
     my $r = run(['-d', $dir, 'export', "$tmp/many2"]);
     is($r->{code}, 0, 'export of many');
     cmp_ok($r->{time}, '<', 30 * ($ENV{LLM_SLOW} // 1),
@@ -770,26 +882,47 @@ sub now_ms { require Time::HiRes; return 1000 * Time::HiRes::time() }
     $r = run(['-d', "$tmp/fresh", 'stat', '--json']);
     is((lines_of($r))[0]{size}, 128 << 20, 'its size');
 
-    # a signal: what was read is written, and no half file is left
+    # a signal: what was read is written, and no half file is left.  It may
+    # come before the command is ready for it, or after its end.
 
-    $r = run(['-d', $dir, 'export', "$tmp/cut"], signal => ['INT', 0.02]);
-    SKIP: {
-        skip 'it was quicker', 2 if $r->{code} == 0;
-        is($r->{code}, 130, 'SIGINT: exit code');
+    my %code;
+
+    for my $delay (map { $_ * 0.005 } 1 .. 40) {
+        $r = run(['-d', $dir, 'export', "$tmp/cut"], signal => ['INT', $delay]);
+        $code{ $r->{code} }++;
+
+        last if $r->{code} == 0;
+        next if $r->{code} != 130;
+
+        is($r->{err}, '', 'SIGINT: no words');
         ok(!-e "$tmp/cut" && !-e "$tmp/cut.tmp", 'SIGINT: no file');
+        last;
     }
 
+    ok($code{130}, 'SIGINT: exit code') or diag(join ' ', %code);
+
+    pipe my $from, my $to or die "pipe(): $!";
     mkdir "$tmp/fresh2";
-    $r = run(['-d', "$tmp/fresh2", 'import', "$tmp/many2"],
-             signal => ['INT', 0.4]);
-    SKIP: {
-        skip 'it was quicker', 3 if $r->{code} == 0;
-        is($r->{code}, 130, 'SIGINT: exit code of an import');
-        my ($got) = $r->{out} =~ /^imported (\d+), skipped 0, bad 0$/;
-        ok(defined $got, 'SIGINT: summary');
-        my ($st) = lines_of(run(['-d', "$tmp/fresh2", 'stat', '--json']));
-        is($st->{entries}, $got, 'SIGINT: what it says is there');
-    }
+
+    $pid = spawn([$tool, '-d', "$tmp/fresh2", 'import'], stdin => $from,
+                 stdout => "$tmp/fresh2.out", stderr => "$tmp/fresh2.err");
+    close $from;
+
+    my @some = grep { /many/ } split /\n/, slurp("$tmp/many2");
+    syswrite $to, join '', map { "$_\n" } @some[0 .. 1499];
+    syswrite $to, substr $some[1500], 0, 100;
+
+    wait_for { slurp("/proc/$pid/wchan") =~ /pipe/
+               || slurp("/proc/$pid/syscall") =~ /^0 0x0 / } 5;
+    kill 'TERM', $pid;
+
+    my $ended = reap($pid, 20) // -1;
+    is($ended >> 8, 143, 'SIGTERM: exit code of an import');
+    is(slurp("$tmp/fresh2.out"), "imported 1500, skipped 0, bad 0\n",
+       'SIGTERM: what was read is written');
+    is(slurp("$tmp/fresh2.err"), '', 'SIGTERM: no words');
+    is((lines_of(run(['-d', "$tmp/fresh2", 'stat', '--json'])))[0]{entries},
+       1500, 'SIGTERM: it is there');
 
     # a pipe that nobody reads
 
