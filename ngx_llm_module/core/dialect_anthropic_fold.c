@@ -105,6 +105,7 @@ llm_int_t
 anthropic_fold(const llm_endpoint_t *ep, const llm_str_t *text,
     const llm_mem_t *mem, llm_str_t *out)
 {
+    u_char           *joined;
     llm_int_t         rc;
     anthropic_fold_t  f;
 
@@ -116,7 +117,7 @@ anthropic_fold(const llm_endpoint_t *ep, const llm_str_t *text,
 
     f.mem = mem;
 
-    rc = llm_retell_events(text, mem, anthropic_fold_event, &f);
+    rc = llm_retell_events(text, mem, anthropic_fold_event, &f, &joined);
 
     if (rc == LLM_OK) {
         rc = anthropic_fold_whole(&f)
@@ -125,6 +126,7 @@ anthropic_fold(const llm_endpoint_t *ep, const llm_str_t *text,
     }
 
     anthropic_fold_free(&f);
+    llm_retell_free(joined, mem);
 
     return rc;
 }

@@ -84,7 +84,7 @@ llm_int_t
 openai_responses_fold(const llm_str_t *text, const llm_mem_t *mem,
     llm_str_t *out)
 {
-    u_char                   *p;
+    u_char                   *joined;
     llm_int_t                 rc;
     openai_responses_fold_t   f;
 
@@ -92,29 +92,18 @@ openai_responses_fold(const llm_str_t *text, const llm_mem_t *mem,
 
     f.mem = mem;
 
-    rc = llm_retell_events(text, mem, openai_responses_fold_event, &f);
+    rc = llm_retell_events(text, mem, openai_responses_fold_event, &f,
+                           &joined);
+
+    if (rc == LLM_OK) {
+        rc = f.response.len ? llm_concat(mem, out, &f.response, NULL)
+                            : LLM_DECLINED;
+    }
 
     llm_list_free(&f.items, mem);
+    llm_retell_free(joined, mem);
 
-    if (rc != LLM_OK) {
-        return rc;
-    }
-
-    if (f.response.len == 0) {
-        return LLM_DECLINED;
-    }
-
-    p = mem->alloc(mem->ctx, f.response.len);
-    if (p == NULL) {
-        return LLM_ERROR;
-    }
-
-    memcpy(p, f.response.data, f.response.len);
-
-    out->data = p;
-    out->len = f.response.len;
-
-    return LLM_OK;
+    return rc;
 }
 
 

@@ -65,12 +65,16 @@ llm_list_free(llm_list_t *list, const llm_mem_t *mem)
 
 llm_int_t
 llm_retell_events(const llm_str_t *text, const llm_mem_t *mem,
-    llm_retell_pt handler, void *data)
+    llm_retell_pt handler, void *data, u_char **joined)
 {
     void         *framer;
+    size_t        len;
     u_char       *pos, *last;
     llm_int_t     rc;
     llm_event_t   ev;
+
+    *joined = NULL;
+    len = 0;
 
     if (text->len == 0) {
         return LLM_OK;
@@ -91,10 +95,30 @@ llm_retell_events(const llm_str_t *text, const llm_mem_t *mem,
             break;
         }
 
-        /* several lines are joined elsewhere than in the text */
+        if (ev.lines == 0) {
+            continue;
+        }
 
-        rc = (ev.lines > 1) ? LLM_DECLINED
-             : (ev.lines == 1) ? handler(data, &ev) : LLM_OK;
+        if (ev.lines > 1) {
+
+            /* they were joined in the framer's memory, until the next event;
+             * all of them are shorter than the text */
+
+            if (*joined == NULL) {
+                *joined = mem->alloc(mem->ctx, text->len);
+
+                if (*joined == NULL) {
+                    rc = LLM_ERROR;
+                    break;
+                }
+            }
+
+            memcpy(*joined + len, ev.data.data, ev.data.len);
+            ev.data.data = *joined + len;
+            len += ev.data.len;
+        }
+
+        rc = handler(data, &ev);
 
         if (rc != LLM_OK) {
             break;
@@ -110,6 +134,15 @@ llm_retell_events(const llm_str_t *text, const llm_mem_t *mem,
     llm_sse_framing.free(framer);
 
     return rc;
+}
+
+
+void
+llm_retell_free(u_char *joined, const llm_mem_t *mem)
+{
+    if (joined && mem->free) {
+        mem->free(mem->ctx, joined);
+    }
 }
 
 

@@ -42,11 +42,13 @@ void llm_list_free(llm_list_t *list, const llm_mem_t *mem);
 typedef llm_int_t (*llm_retell_pt)(void *data, const llm_event_t *ev);
 
 /*
- * Tells each event that has data, which lies in text.  LLM_DECLINED: one has
- * its data in several lines, or is cut off.
+ * Tells each event that has data, which lies in text or, if it has several
+ * lines, in *joined: memory of mem, NULL if there was no need, that the caller
+ * gives back, whatever was returned.  LLM_DECLINED: an event is cut off.
  */
 llm_int_t llm_retell_events(const llm_str_t *text, const llm_mem_t *mem,
-    llm_retell_pt handler, void *data);
+    llm_retell_pt handler, void *data, u_char **joined);
+void llm_retell_free(u_char *joined, const llm_mem_t *mem);
 
 /* The members of an object of a valid text.  LLM_DECLINED: it is none, has
  * others than those named, or one twice. */

@@ -306,13 +306,18 @@ llm_store_id(llm_store_t *s, const u_char key[LLM_KEY_LEN],
 llm_int_t
 llm_store_mac(EVP_MAC_CTX *mac, const u_char *key, u_char *id)
 {
-    u_char  out[EVP_MAX_MD_SIZE];
+    u_char  out[EVP_MAX_MD_SIZE], both[LLM_KEY_LEN];
     size_t  len;
+
+    /* both forms of one answer have one id */
+
+    memcpy(both, key, LLM_KEY_LEN);
+    both[LLM_KEY_LEN - 1] &= 0xfe;
 
     /* the key of before is kept */
 
     if (!EVP_MAC_init(mac, NULL, 0, NULL)
-        || !EVP_MAC_update(mac, key, LLM_KEY_LEN)
+        || !EVP_MAC_update(mac, both, LLM_KEY_LEN)
         || !EVP_MAC_final(mac, out, &len, sizeof(out))
         || len < LLM_ID_LEN)
     {

@@ -195,7 +195,8 @@ void llm_store_release(llm_store_t *s);
 /* Quick.  The entry was of use: it is not evicted before the others. */
 void llm_store_mark(llm_store_t *s, const u_char key[LLM_KEY_LEN]);
 
-/* Quick.  HMAC-SHA-256 of the key under the directory's secret, cut.
+/* Quick.  HMAC-SHA-256 of the key under the directory's secret, cut; the same
+ * for both forms.
  * LLM_AGAIN: not open yet. */
 llm_int_t llm_store_id(llm_store_t *s, const u_char key[LLM_KEY_LEN],
     u_char id[LLM_ID_LEN]);
