@@ -14,7 +14,11 @@
  * slow one may run at once.
  *
  * The file lives in its directory as data.mdb and lock.mdb (LMDB's own),
- * "secret" (32 random bytes, mode 0600) and "open.lock".
+ * "secret" (32 random bytes, mode 0600) and "open.lock".  One that can't be
+ * used any more is renamed to data.mdb.bad-TIME; the newest such is kept.
+ *
+ * It is a cache: what was written is safe from a process that is killed, but
+ * if the machine stops before the last process closed it, it is begun anew.
  */
 
 
@@ -205,17 +209,18 @@ llm_int_t llm_store_id(llm_store_t *s, const u_char key[LLM_KEY_LEN],
  * Slow.  Writes n entries in one transaction (or several, if there is need),
  * over older ones of the same key.  Not those that a purge has hit since
  * they began.  Evicts, as far as room is needed.  e->id is set here.  Entries
- * are independent: one that can't be stored is counted as dropped.
+ * are independent: one that can't be stored is counted as dropped; so is one
+ * that needs more than a quarter of the size.
  * LLM_OK; LLM_DECLINED: nothing could be written, step aside for a while;
- * LLM_ERROR: the file is bad: call llm_store_open().
+ * LLM_ERROR: the file is not open or bad: call llm_store_open().
  */
 llm_int_t llm_store_write(llm_store_t *s, llm_entry_t *const *entries,
     llm_uint_t n);
 
 /* Slow.  What is due: sync (10 s after the first write that was not), stale
  * readers, what purges left to delete, eviction ahead of need; at most some
- * ms.  now: ms, epoch.  LLM_AGAIN: there is more, call soon; LLM_OK; LLM_ERROR
- * as above. */
+ * ms, but for the disk's own time.  now: ms, epoch.  LLM_AGAIN: there is more,
+ * call soon; LLM_OK; LLM_DECLINED, LLM_ERROR as above. */
 llm_int_t llm_store_tend(llm_store_t *s, uint64_t now);
 
 typedef enum {
@@ -237,7 +242,7 @@ typedef struct {
  * Slow.  When it returns LLM_OK, no process gives what matched any more, nor
  * stores it from a call that began before now.  Deletes for at most 50 ms;
  * llm_store_tend(), of any process, does the rest.  LLM_DECLINED: text is no
- * id; LLM_AGAIN: not open; LLM_ERROR.
+ * id; LLM_AGAIN: not open; LLM_ERROR: it is not purged.
  */
 llm_int_t llm_store_purge(llm_store_t *s, llm_purge_e what,
     const llm_str_t *text, uint64_t now, llm_purged_t *res);
@@ -256,8 +261,9 @@ typedef struct {
 llm_int_t llm_store_stat(llm_store_t *s, llm_store_stat_t *st);
 
 /* Slow.  Calls fn for each entry, in the order of keys, from a copy of its
- * own: no transaction is open at that time.  fn's LLM_OK goes on, all else
- * ends it and is returned.  Purged ones are left out. */
+ * own: no transaction is open at that time, and fn may call slow functions.
+ * fn's LLM_OK goes on, all else ends it and is returned.  Purged ones are left
+ * out.  LLM_AGAIN: not open; LLM_DECLINED, LLM_ERROR as above. */
 llm_int_t llm_store_walk(llm_store_t *s,
     llm_int_t (*fn)(void *ctx, const llm_entry_t *e), void *ctx);
 
@@ -270,7 +276,8 @@ llm_int_t llm_store_route_get(llm_store_t *s, const llm_str_t *route,
 llm_int_t llm_store_route_walk(llm_store_t *s,
     llm_int_t (*fn)(void *ctx, const llm_str_t *route), void *ctx);
 
-/* Slow.  Syncs, and marks the file as sound if nobody writes after. */
+/* Slow.  Syncs, and marks the file as sound if nobody writes after.  It may
+ * be opened again. */
 void llm_store_close(llm_store_t *s);
 void llm_store_free(llm_store_t *s);
 

@@ -141,7 +141,8 @@ struct llm_store_s {
     u_char                   secret[LLM_STORE_SECRET];
     int                      suspect;      /* times it was found corrupt
                                               though it had been checked */
-    uint64_t                 evicted;      /* by wtxn, to be counted */
+    uint64_t                 deleted;      /* by wtxn's evictions */
+    uint64_t                 evicted;      /* to be counted when it is over */
     uint64_t                 expired;
     uint64_t                 broken;
     uint64_t                 unsynced;     /* ms: the first such write, 0 */

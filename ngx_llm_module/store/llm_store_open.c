@@ -63,6 +63,8 @@ static int llm_store_pair(llm_store_t *s, llm_store_open_t *o,
     const struct stat *data);
 static void llm_store_pair_write(llm_store_t *s, llm_store_open_t *o);
 static int llm_store_env(llm_store_t *s, llm_store_open_t *o);
+static int llm_store_env_set(llm_store_t *s, MDB_env *env,
+    llm_store_open_t *o);
 static int llm_store_env_read(llm_store_t *s, void *data);
 static int llm_store_sound(llm_store_t *s, llm_store_open_t *o);
 static int llm_store_state(llm_store_t *s, llm_store_open_t *o);
@@ -435,7 +437,6 @@ static int
 llm_store_env(llm_store_t *s, llm_store_open_t *o)
 {
     int        rc;
-    char       path[LLM_STORE_PATH];
     MDB_env   *env;
     unsigned   flags;
     uint64_t   size;
@@ -466,11 +467,25 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
 
     pthread_mutex_lock(&s->lock);
 
-    memset(&s->lockfile, 0, sizeof(struct stat));
+    rc = llm_store_env_set(s, env, o);
 
-    if (!o->nolock
-        && (llm_store_path(s, path, "lock.mdb") != 0
-            || stat(path, &s->lockfile) != 0))
+    pthread_mutex_unlock(&s->lock);
+
+    return rc;
+}
+
+
+/* the lock is held: quick functions that come now say LLM_AGAIN */
+
+static int
+llm_store_env_set(llm_store_t *s, MDB_env *env, llm_store_open_t *o)
+{
+    int   rc;
+    char  path[LLM_STORE_PATH];
+
+    if (o->nolock
+        || llm_store_path(s, path, "lock.mdb") != 0
+        || stat(path, &s->lockfile) != 0)
     {
         memset(&s->lockfile, 0, sizeof(struct stat));
     }
@@ -489,20 +504,19 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
             snprintf(o->why, sizeof(o->why), "%s", mdb_strerror(rc));
         }
 
-    } else {
-        s->looked = llm_store_ticks();
-        s->size = s->data.st_size;
-        s->txnid = 0;
-        s->purges.seq = UINT64_MAX;
-        s->unsynced = 0;
-
-        __atomic_store_n(&s->resized, 0, __ATOMIC_RELEASE);
-        __atomic_store_n(&s->bad, 0, __ATOMIC_RELEASE);
+        return rc;
     }
 
-    pthread_mutex_unlock(&s->lock);
+    s->looked = llm_store_ticks();
+    s->size = s->data.st_size;
+    s->txnid = 0;
+    s->purges.seq = UINT64_MAX;
+    s->unsynced = 0;
 
-    return rc;
+    __atomic_store_n(&s->resized, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&s->bad, 0, __ATOMIC_RELEASE);
+
+    return 0;
 }
 
 

@@ -52,6 +52,7 @@ static int llm_store_purge_add(llm_store_t *s, void *data);
 static int llm_store_purge_count(llm_store_t *s, void *data);
 static int llm_store_purge_count_range(llm_store_t *s, llm_store_add_t *add,
     MDB_cursor *cursor, llm_uint_t range);
+static int llm_store_purge_due(llm_store_t *s, uint64_t now, int *due);
 static int llm_store_purge_txn(llm_store_t *s, void *data);
 static int llm_store_purge_sweep(llm_store_t *s, llm_store_purge_t *rec,
     MDB_cursor *cursor, llm_store_work_t *work);
@@ -587,15 +588,12 @@ llm_store_purge_work(llm_store_t *s, uint64_t now, uint64_t ms,
 }
 
 
-/* a piece of the first record that is not done */
+/* *due: the list is not as it should be; no lock is taken for that */
 
 static int
-llm_store_purge_txn(llm_store_t *s, void *data)
+llm_store_purge_due(llm_store_t *s, uint64_t now, int *due)
 {
     int                  rc;
-    MDB_cursor          *cursor;
-    llm_uint_t           i;
-    llm_store_work_t    *work = data;
     llm_store_purges_t  *pl;
 
     pl = &s->slow_purges;
@@ -608,14 +606,30 @@ llm_store_purge_txn(llm_store_t *s, void *data)
     rc = llm_store_purges_read(s, s->stxn, pl);
     llm_store_read_end(s);
 
-    if (rc) {
-        return rc;
-    }
+    *due = (rc == 0 && (llm_store_purges_pending(pl) != 0
+                        || llm_store_purge_tidy(pl, now)));
 
-    if (llm_store_purges_pending(pl) == 0
-        && !llm_store_purge_tidy(pl, work->now))
-    {
-        return 0;
+    return rc;
+}
+
+
+/* a piece of the first record that is not done */
+
+static int
+llm_store_purge_txn(llm_store_t *s, void *data)
+{
+    int                  rc, due;
+    MDB_cursor          *cursor;
+    llm_uint_t           i;
+    llm_store_work_t    *work = data;
+    llm_store_purges_t  *pl;
+
+    pl = &s->slow_purges;
+
+    rc = llm_store_purge_due(s, work->now, &due);
+
+    if (rc || !due) {
+        return rc;
     }
 
     rc = llm_store_write_begin(s);

@@ -129,6 +129,7 @@ llm_store_write_begin(llm_store_t *s)
             return rc;
         }
 
+        s->deleted = 0;
         s->evicted = 0;
         s->expired = 0;
         s->broken = 0;

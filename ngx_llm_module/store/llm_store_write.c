@@ -453,12 +453,11 @@ llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
     MDB_txn        *txn;
     MDB_val         key, value;
     uint64_t        now;
-    llm_uint_t      deleted, visited;
+    llm_uint_t      visited;
     MDB_cursor_op   op;
 
     txn = mdb_cursor_txn(cursor);
     now = llm_store_now();
-    deleted = 0;
     op = MDB_SET_RANGE;
 
     key.mv_data = hand;
@@ -467,7 +466,7 @@ llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
     rc = 0;
 
     for (visited = 0; visited < 2 * LLM_STORE_VISIT; visited++) {
-        if (llm_store_used(s, txn) <= goal || deleted >= LLM_STORE_EVICT) {
+        if (llm_store_used(s, txn) <= goal || s->deleted >= LLM_STORE_EVICT) {
             break;
         }
 
@@ -496,7 +495,7 @@ llm_store_sweep(llm_store_t *s, MDB_cursor *cursor, u_char *hand,
             break;
         }
 
-        deleted++;
+        s->deleted++;
     }
 
     return rc == MDB_NOTFOUND ? 0 : rc;

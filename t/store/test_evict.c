@@ -213,7 +213,7 @@ flood(cache_t *c)
     item_free(&t);
 
     printf("# hot ones there %d times of %d\n", kept, asked);
-    ok(kept >= asked * 98 / 100, "flood: what is asked for stays");
+    ok(kept >= asked * 95 / 100, "flood: what is asked for stays");
 }
 
 

@@ -473,7 +473,7 @@ together(void)
 
 /* quick functions in one thread, slow ones in another that reopens */
 
-static volatile int  over;
+static int  over;
 
 
 static void *
@@ -493,7 +493,7 @@ slow(void *arg)
         (void) llm_store_open(c->store);
     }
 
-    over = 1;
+    __atomic_store_n(&over, 1, __ATOMIC_RELEASE);
 
     return NULL;
 }
@@ -515,7 +515,7 @@ threads(void)
 
     pthread_create(&t, NULL, slow, &c);
 
-    for (i = 0; !over; i++) {
+    for (i = 0; !__atomic_load_n(&over, __ATOMIC_ACQUIRE); i++) {
         n[-get(&c, i % 20, 400)]++;
         (void) llm_store_stat(c.store, &st);
         (void) llm_store_id(c.store, key, id);
