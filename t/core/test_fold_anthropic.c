@@ -227,8 +227,11 @@ static const case_t  folds[] = {
     { "an unknown event", START EV("new", "") END, NULL },
     { "broken JSON", START "data: {\"type\":\"message_stop\"\n\n" END, NULL },
     { "an array", START "data: []\n\n" END, NULL },
-    { "data in two lines", START "data: {\"type\":\ndata: \"ping\"}\n\n" END,
-      NULL },
+    { "data in two lines", START "data: {\"type\":\ndata: \"ping\"}\n\n"
+      "event: content_block_start\ndata: {\"type\":\"content_block_start\",\n"
+      "data: \"index\":0,\"content_block\":\ndata: {\"type\":\"text\",\n"
+      "data: \"text\":\"a\"}}\n\n" STOP("0") END,
+      PLAIN(P_TEXT("a"), "end_turn", "15") },
     { "an unknown member of an event",
       START ENDS("end_turn", "1") EV("message_stop", ",\"metrics\":{}"),
       NULL },
