@@ -483,9 +483,6 @@ class Cache:
             got = server.turns.get()
             got["rps"] = r["rps"]
             last[server] = first + r["requests"]
-            if r["rps"] < rate * 0.95:
-                raise Broken("%s: %.0f of %d/s" % (server.name, r["rps"],
-                                                   rate))
             return got
 
         for server in (a, b):
@@ -493,6 +490,10 @@ class Cache:
         got = self.rows.pairs(2 if o.quick else 4, run, a, b)
         self.rows.raw["cache-turn"] = got
         title = "5,000 stores/s, proxy_pass"
+
+        slowest = min(p[1]["rps"] for p in got)
+        note = "" if slowest > rate * 0.95 else \
+            "DISTURBED: in one round there were only %.0f/s" % slowest
 
         def longest(key, i):
             return max(p[i][key] for p in got) / 1e6
@@ -503,7 +504,7 @@ class Cache:
                 ("cpu", "most CPU in a turn", None)):
             self.rows.line(title, what, "%.2f ms" % longest(key, 0),
                            "%.2f ms" % longest(key, 1), [longest(key, 1)],
-                           "%.2f ms", limits, better="less")
+                           "%.2f ms", limits, better="less", note=note)
         self.rows.line(title, "turns over 1 ms",
                        "%d" % sum(p[0]["over_1ms"] for p in got),
                        "%d" % sum(p[1]["over_1ms"] for p in got),
