@@ -92,7 +92,8 @@ load_options(load_t *l, int argc, char **argv)
     l->marker = "\"content\":\"";
     l->uri = "/";
 
-    while ((opt = getopt(argc, argv, "u:m:c:t:n:b:v:V:q:r:H:e:g:k:M:P:T:x:s:R"))
+    while ((opt = getopt(argc, argv,
+                         "u:m:c:t:n:b:v:V:q:r:H:e:g:k:M:P:T:x:s:R"))
            != -1)
     {
         if (load_option(l, opt, optarg) != LOAD_OK) {
