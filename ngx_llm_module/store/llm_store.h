@@ -71,7 +71,9 @@ typedef struct {
 
 typedef struct {
     const char            *path;       /* of the directory; it exists */
-    uint64_t               size;       /* bytes of the map, >= LLM_STORE_MIN */
+    uint64_t               size;       /* bytes of the map, >= LLM_STORE_MIN;
+                                          0: as in the file, that the last
+                                          who had a size has told it */
     llm_store_shared_t    *shared;     /* or NULL */
     u_char                *marks;      /* one byte an entry, by its key, shared;
                                           or NULL: no second chance */

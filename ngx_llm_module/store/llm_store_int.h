@@ -111,6 +111,7 @@ struct llm_store_s {
     int                      fd;           /* of the data file: env's */
     uint32_t                 psize;
     uint64_t                 limit;        /* pages to be filled */
+    uint64_t                 noted;        /* bytes: the limit in the file */
     struct stat              data;         /* as it was opened: inode */
     struct stat              lockfile;
 

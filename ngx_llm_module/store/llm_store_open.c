@@ -68,6 +68,7 @@ static int llm_store_env_set(llm_store_t *s, MDB_env *env,
 static int llm_store_env_read(llm_store_t *s, void *data);
 static int llm_store_sound(llm_store_t *s, llm_store_open_t *o);
 static int llm_store_state(llm_store_t *s, llm_store_open_t *o);
+static int llm_store_limit(llm_store_t *s, llm_store_open_t *o);
 
 
 llm_int_t
@@ -439,7 +440,7 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
     int        rc;
     MDB_env   *env;
     unsigned   flags;
-    uint64_t   size;
+    uint64_t   size, want;
 
     rc = mdb_env_create(&env);
     if (rc) {
@@ -455,7 +456,8 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
     mdb_env_set_maxdbs(env, 2);
 
     size = (o->file.last + 1) * o->file.psize + LLM_STORE_SLACK;
-    mdb_env_set_mapsize(env, size > s->conf->size ? size : s->conf->size);
+    want = s->conf->size ? s->conf->size : o->file.mapsize;
+    mdb_env_set_mapsize(env, size > want ? size : want);
 
     rc = mdb_env_open(env, s->conf->path, flags, 0600);
 
@@ -492,7 +494,6 @@ llm_store_env_set(llm_store_t *s, MDB_env *env, llm_store_open_t *o)
 
     s->env = env;
     s->psize = o->file.psize;
-    s->limit = s->conf->size / s->psize;
     mdb_env_get_fd(env, &s->fd);
 
     rc = llm_store_call(s, llm_store_env_read, o);
@@ -545,6 +546,10 @@ llm_store_env_read(llm_store_t *s, void *data)
 
     if (rc == 0) {
         rc = llm_store_state(s, o);
+    }
+
+    if (rc == 0) {
+        rc = llm_store_limit(s, o);
     }
 
     if (rc) {
@@ -614,6 +619,32 @@ llm_store_sound(llm_store_t *s, llm_store_open_t *o)
     }
 
     return 0;
+}
+
+
+static int
+llm_store_limit(llm_store_t *s, llm_store_open_t *o)
+{
+    int       rc;
+    uint64_t  size;
+
+    rc = llm_store_meta_get(s, s->stxn, "limit", &s->noted, sizeof(uint64_t));
+
+    if (rc == MDB_NOTFOUND) {
+        s->noted = 0;
+        rc = 0;
+    }
+
+    size = s->conf->size ? s->conf->size
+           : s->noted ? s->noted : o->file.mapsize;
+
+    if (size < LLM_STORE_MIN) {
+        size = LLM_STORE_MIN;
+    }
+
+    s->limit = size / s->psize;
+
+    return rc;
 }
 
 

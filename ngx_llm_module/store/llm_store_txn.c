@@ -20,6 +20,7 @@
 #include "llm_store_int.h"
 
 
+static int llm_store_note_limit(llm_store_t *s);
 static int llm_store_commit_synced(llm_store_t *s);
 
 
@@ -141,7 +142,7 @@ llm_store_write_begin(llm_store_t *s)
         }
 
         if (!state.clean) {
-            return 0;
+            return llm_store_note_limit(s);
         }
 
         state.clean = 0;
@@ -159,6 +160,27 @@ llm_store_write_begin(llm_store_t *s)
     }
 
     return EAGAIN;
+}
+
+
+/* for those who have to know it and are not told */
+
+static int
+llm_store_note_limit(llm_store_t *s)
+{
+    int  rc;
+
+    if (s->conf->size == 0 || s->noted == s->conf->size) {
+        return 0;
+    }
+
+    rc = llm_store_meta_put(s, s->wtxn, "limit", &s->conf->size,
+                            sizeof(uint64_t));
+    if (rc == 0) {
+        s->noted = s->conf->size;
+    }
+
+    return rc;
 }
 
 
