@@ -1,6 +1,6 @@
 # ngx_http_llm_module
 #
-#   make                    build/ngx_http_llm_module.so for the installed nginx,
+#   make                    build/ngx_http_llm_module.so for the installed nginx
 #                           and build/llm-cache
 #   make NGINX_SRC=DIR      ... for an nginx source tree (and an nginx of it)
 #   make run                the demo on :8080

@@ -14,8 +14,7 @@
 #include "llm_cache.h"
 
 
-#define LLM_CACHE_TTL   3600
-#define LLM_CACHE_SIZE  (1024 * 1024 * 1024)   /* as llm_adapter_cache_path */
+#define LLM_CACHE_TTL  3600
 
 
 /* options, a bit each */
@@ -41,7 +40,8 @@ typedef struct {
 } llm_cache_command_t;
 
 
-static int llm_cache_options(llm_cache_t *c, int argc, char **argv, int *given);
+static int llm_cache_options(llm_cache_t *c, int argc, char **argv,
+    int *given);
 static int llm_cache_option(llm_cache_t *c, int opt, int *given);
 static int llm_cache_unit(const char *text, const char *units,
     const uint64_t *factors, uint64_t *n);
@@ -94,7 +94,6 @@ main(int argc, char **argv)
 
     c.dir = getenv("LLM_CACHE");
     c.ttl = LLM_CACHE_TTL;
-    c.size = LLM_CACHE_SIZE;
 
     rc = llm_cache_options(&c, argc, argv, &given);
 
@@ -365,7 +364,8 @@ llm_cache_usage(FILE *f)
           "                            its entries, one a line\n"
           "  get ID                    an entry as JSON; ID is what "
           "X-LLM-Cache-Key says\n"
-          "  get --text ID             only its answer\n"
+          "  get --text ID             only its answer, of two forms the plain "
+          "one\n"
           "  purge all | scope TEXT | model NAME | id ID\n"
           "  export [FILE]             all entries as JSON Lines\n"
           "  import [--ttl TIME] [--all] [--size SIZE] [FILE]\n"
@@ -375,7 +375,8 @@ llm_cache_usage(FILE *f)
           "  -d, --dir DIR   the cache's directory, $LLM_CACHE by default\n"
           "  --ttl TIME      of lines that have none: 1h by default\n"
           "  --all           lines whose time is over, too\n"
-          "  --size SIZE     of a file that has to be made: 1g by default\n"
+          "  --size SIZE     how large the file may get: as it is by default, "
+          "a new one 1g\n"
           "  -h, --help\n"
           "  -V, --version\n", f);
 

@@ -45,7 +45,7 @@ struct llm_cache_s {
     const char            *model;      /* filters of list, or NULL */
     const char            *scope;
     uint64_t               ttl;        /* s: of lines that have none */
-    uint64_t               size;       /* of a file that has to be made */
+    uint64_t               size;       /* of the file's map, 0: not given */
 
     llm_store_t           *store;
     llm_store_conf_t       conf;

@@ -115,7 +115,10 @@ llm_cache_export_entry(void *ctx, const llm_entry_t *e)
     }
 
     if (x->get && memcmp(e->id, x->id, LLM_ID_LEN) != 0) {
-        return LLM_OK;
+
+        /* both forms have one id, and stand side by side */
+
+        return x->found ? LLM_DONE : LLM_OK;
     }
 
     x->found = 1;
@@ -134,7 +137,7 @@ llm_cache_export_entry(void *ctx, const llm_entry_t *e)
         return LLM_ERROR;
     }
 
-    return x->get ? LLM_DONE : LLM_OK;
+    return (x->get && x->cache->text) ? LLM_DONE : LLM_OK;
 }
 
 

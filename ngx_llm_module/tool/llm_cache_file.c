@@ -19,14 +19,17 @@
 #include <unistd.h>
 
 #include "llm_cache.h"
-#include "store/llm_store_int.h"
+
+
+#define LLM_CACHE_PATH   4096
+#define LLM_CACHE_SIZE   (1024 * 1024 * 1024)  /* as llm_adapter_cache_path */
 
 
 static int llm_cache_out_file(llm_cache_t *c, const char *name);
 static int llm_cache_become(const struct stat *st);
 static int llm_cache_wait(pid_t pid);
 static void llm_cache_pass_on(int signo);
-static int llm_cache_map_size(llm_cache_t *c, llm_uint_t how);
+static int llm_cache_look(llm_cache_t *c, llm_uint_t how);
 static void llm_cache_log(void *ctx, llm_uint_t level, int err,
     const char *text);
 
@@ -244,7 +247,7 @@ llm_cache_files_end(llm_cache_t *c, int code)
 int
 llm_cache_open(llm_cache_t *c, llm_uint_t how)
 {
-    if (llm_cache_map_size(c, how) != LLM_CACHE_OK) {
+    if (llm_cache_look(c, how) != LLM_CACHE_OK) {
         return LLM_CACHE_ERROR;
     }
 
@@ -272,15 +275,11 @@ llm_cache_open(llm_cache_t *c, llm_uint_t how)
 }
 
 
-/* what nginx has configured, and this process does not know, is what the
- * file itself has */
-
 static int
-llm_cache_map_size(llm_cache_t *c, llm_uint_t how)
+llm_cache_look(llm_cache_t *c, llm_uint_t how)
 {
     int                fd, n, err;
-    char               path[LLM_STORE_PATH];
-    llm_store_file_t   file;
+    char               path[LLM_CACHE_PATH];
 
     c->conf.size = c->size;
 
@@ -297,6 +296,7 @@ llm_cache_map_size(llm_cache_t *c, llm_uint_t how)
         err = errno;
 
         if (err == ENOENT && how == LLM_CACHE_CREATE) {
+            c->conf.size = c->size ? c->size : LLM_CACHE_SIZE;
             return LLM_CACHE_OK;
         }
 
@@ -308,14 +308,6 @@ llm_cache_map_size(llm_cache_t *c, llm_uint_t how)
         }
 
         return LLM_CACHE_ERROR;
-    }
-
-    memset(&file, 0, sizeof(llm_store_file_t));
-
-    if (llm_store_check_head(fd, &file) == LLM_OK
-        && file.mapsize >= LLM_STORE_MIN)
-    {
-        c->conf.size = file.mapsize;
     }
 
     close(fd);

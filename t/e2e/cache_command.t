@@ -531,6 +531,19 @@ sub line_of { return json_encode({ %line, @_ }) }
        'a stream by hand: its text');
     is($r->json->{usage}{total_tokens}, 7, 'a stream by hand: usage');
 
+    # both forms of one answer
+
+    $r = run(['-d', $dir, 'import'], in => line_of(
+        request => $stream{request}) . "\n");
+    is_run($r, 0, $QUIET, 'both forms');
+
+    my @both = map { [ map { $_->{form} } lines_of(
+                       run(['-d', $dir, 'get', $_])) ] }
+               map { $_->{id} } lines_of(run(['-d', $dir, 'list', '--json']));
+    is(scalar(grep { "@$_" eq 'plain stream' } @both), 2,
+       'both forms: get has both');
+    is(scalar(grep { @$_ > 1 } @both), 2, 'both forms: of no other');
+
     # numbers as other programs write them
 
     $r = run(['-d', $dir, 'import'], in => join '', map {
@@ -640,20 +653,23 @@ EOT
     is($r->header('x-llm-provider'), 'only', 'one route: its provider');
     is($r->header('x-llm-model'), 'gpt-real', 'one route: its model');
 
-    # more than it has room for: the limit is the one of nginx
+    # more than it has room for: the limit is the one of nginx, and stays
 
     my $big = 'x' x 20_000;
-    $r = run(['-d', $dir, 'import'], in => join '', map {
-        my %rq = (%{ $line{request} }, seed => $_);
-        json_encode({ %short, request => \%rq,
-                      answer => { %{ $line{answer} }, big => $big } }) . "\n"
-    } 1 .. 1000);
-    is($r->{code}, 0, 'more than there is room for');
+
+    for my $round (1 .. 4) {
+        $r = run(['-d', $dir, 'import'], in => join '', map {
+            my %rq = (%{ $line{request} }, seed => "$round $_");
+            json_encode({ %short, request => \%rq, answer => {
+                              %{ $line{answer} }, big => $big } }) . "\n"
+        } 1 .. 1000);
+        is($r->{code}, 0, "more than there is room for, $round");
+    }
 
     my ($st) = lines_of(run(['-d', $dir, 'stat', '--json']));
     is($st->{size}, 4 << 20, 'more than there is room for: size');
     cmp_ok($st->{used}, '<=', 4 << 20, 'more than there is room for: used');
-    cmp_ok(-s "$dir/data.mdb", '<=', 4 << 20,
+    cmp_ok(-s "$dir/data.mdb", '<=', 8 << 20,
            'more than there is room for: the file');
     cmp_ok($st->{entries}, '>', 50, 'more than there is room for: entries');
 
@@ -881,6 +897,15 @@ EOT
 
     $r = run(['-d', "$tmp/fresh", 'stat', '--json']);
     is((lines_of($r))[0]{size}, 128 << 20, 'its size');
+
+    # to delete them takes longer than a worker may be kept waiting
+
+    ($r) = lines_of(run(['-d', "$tmp/fresh", 'purge', 'all']));
+    cmp_ok($r->{matched}, '>=', $many, 'purge of many');
+    is($r->{deleted} + $r->{pending}, $r->{matched}, 'purge of many: told');
+
+    ($r) = lines_of(run(['-d', "$tmp/fresh", 'stat', '--json']));
+    is("$r->{entries} $r->{pending}", '0 0', 'purge of many: all are gone');
 
     # a signal: what was read is written, and no half file is left.  It may
     # come before the command is ready for it, or after its end.
