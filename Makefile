@@ -8,7 +8,8 @@
 #   make check-stable       the tests against a current stable nginx
 #   make check-memory       100,000 requests under valgrind
 #   make soak               10 minutes of providers that break at random
-#   make bench              against plain proxy_pass
+#   make soak-cache         20 minutes of kills and reloads over the cache
+#   make bench              against plain proxy_pass, proxy_cache
 #   make install            the module into nginx's modules directory, and
 #                           llm-cache into $(SBINDIR)
 
@@ -49,7 +50,7 @@ JOBS_E2E ?= 3
 
 .PHONY: all module llm-cache setup run test test-core test-store test-fuzz \
 	test-mock test-lib test-nginx test-e2e check-clang check-stable \
-	check-memory soak bench install clean mock
+	check-memory soak soak-cache bench install clean mock
 
 all: module llm-cache
 
@@ -122,6 +123,9 @@ check-memory: setup-test module mock
 
 soak: setup-test module mock
 	@t/soak/failing $(SOAK)
+
+soak-cache: setup-test module mock
+	@t/soak/cache $(SOAK)
 
 bench: setup-test module mock
 	@$(MAKE) -s -C t/bench

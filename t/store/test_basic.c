@@ -217,8 +217,13 @@ ids(cache_t *c)
 
     key[31] ^= 1;
     llm_store_id(c->store, key, b);
-    ok(memcmp(a, b, LLM_ID_LEN) != 0, "id: of another key");
+    is_mem(a, LLM_ID_LEN, b, LLM_ID_LEN, "id: of both forms");
     key[31] ^= 1;
+
+    key[31] ^= 2;
+    llm_store_id(c->store, key, b);
+    ok(memcmp(a, b, LLM_ID_LEN) != 0, "id: of another key");
+    key[31] ^= 2;
 
     cache_init(&d, 4 * MB);
     is_int(llm_store_id(d.store, key, b), LLM_AGAIN, "id: not open");
