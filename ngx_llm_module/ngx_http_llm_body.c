@@ -125,6 +125,10 @@ ngx_http_llm_body(ngx_http_request_t *r, llm_str_t *body)
         }
     }
 
+    if (len == 0) {
+        return NGX_OK;
+    }
+
     if (joined) {
         body->data = r->request_body->bufs->buf->pos;
         body->len = len;

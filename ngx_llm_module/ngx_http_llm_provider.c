@@ -625,7 +625,10 @@ ngx_http_llm_provider_auth(ngx_conf_t *cf, ngx_http_llm_provider_t *p)
 
     c = ngx_cpymem(p->auth.value.data, p->dialect->key_prefix.data,
                    p->dialect->key_prefix.len);
-    ngx_memcpy(c, p->key.data, p->key.len);
+
+    if (p->key.len) {
+        ngx_memcpy(c, p->key.data, p->key.len);
+    }
 
     return NGX_OK;
 }
