@@ -23,6 +23,12 @@ static ngx_int_t ngx_http_llm_cache_scope_user(ngx_http_llm_ctx_t *ctx);
 static u_char *ngx_http_llm_cache_room(ngx_pool_t *pool, size_t len);
 
 
+/* a worker's */
+
+static u_char  *ngx_http_llm_room;
+static size_t   ngx_http_llm_room_size;
+
+
 /* NGX_OK: cache->scope is set, NGX_DECLINED: the request is nobody's */
 
 ngx_int_t
@@ -232,29 +238,35 @@ ngx_http_llm_cache_room(ngx_pool_t *pool, size_t len)
 {
     u_char  *p;
 
-    static size_t   size;
-    static u_char  *room;
-
     if (len > NGX_HTTP_LLM_KEY_ROOM) {
         return ngx_palloc(pool, len);
     }
 
-    if (len > size) {
+    if (len > ngx_http_llm_room_size) {
 
         p = ngx_alloc(ngx_align(len, 4096), ngx_cycle->log);
         if (p == NULL) {
             return NULL;
         }
 
-        if (room) {
-            ngx_free(room);
-        }
+        ngx_http_llm_cache_key_exit_worker();
 
-        room = p;
-        size = ngx_align(len, 4096);
+        ngx_http_llm_room = p;
+        ngx_http_llm_room_size = ngx_align(len, 4096);
     }
 
-    return room;
+    return ngx_http_llm_room;
+}
+
+
+void
+ngx_http_llm_cache_key_exit_worker(void)
+{
+    if (ngx_http_llm_room) {
+        ngx_free(ngx_http_llm_room);
+        ngx_http_llm_room = NULL;
+        ngx_http_llm_room_size = 0;
+    }
 }
 
 

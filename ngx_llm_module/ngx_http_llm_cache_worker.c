@@ -673,6 +673,7 @@ ngx_http_llm_cache_exit_worker(ngx_cycle_t *cycle)
     w = &ngx_http_llm_cache_w;
 
     ngx_http_llm_cache_seen_exit_worker();
+    ngx_http_llm_cache_key_exit_worker();
 
     if (w->store == NULL) {
         return;

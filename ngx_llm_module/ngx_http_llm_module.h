@@ -651,6 +651,7 @@ ngx_int_t ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx);
 /* ngx_http_llm_cache_key.c: what of a request makes its key */
 ngx_int_t ngx_http_llm_cache_scope(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_cache_key_exit_worker(void);
 
 /* ngx_http_llm_cache_seen.c: keys of requests that were seen before */
 ngx_int_t ngx_http_llm_cache_seen(ngx_http_llm_ctx_t *ctx);
