@@ -670,7 +670,8 @@ ngx_http_llm_cache_stale(ngx_http_llm_ctx_t *ctx, ngx_uint_t failure)
         || cache->no_cache || cache->max_age != -1
         || failure == LLM_FAIL_CLIENT
         || failure == LLM_FAIL_CONTEXT
-        || ctx->reader.head_sent || ctx->aborted || ctx->finalized)
+        || ctx->reader.head_sent || ctx->aborted || ctx->finalized
+        || (ctx->flight && ctx->flight->released))
     {
         return NGX_DECLINED;
     }

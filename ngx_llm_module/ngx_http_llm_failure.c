@@ -222,6 +222,9 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
     } else if (!f->released
                && ngx_http_llm_cache_stale(ctx, failure) == NGX_OK)
     {
+        /* why it is a stale one */
+
+        ctx->error = error;
         return;
     }
 

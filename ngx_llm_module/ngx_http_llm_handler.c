@@ -533,6 +533,11 @@ ngx_http_llm_call(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     }
 
     if (rc != NGX_OK) {
+
+        if (ctx->flight->keep) {
+            ngx_http_llm_keep_give_up(ctx, "failed");
+        }
+
         return rc;
     }
 

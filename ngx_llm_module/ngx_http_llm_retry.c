@@ -462,6 +462,12 @@ ngx_http_llm_retry_backoff(ngx_event_t *ev)
             ctx->tried = 0;
             ctx->wait = ngx_http_llm_retry_when(ctx);
             ctx->spent = ctx->tries > 1;
+
+            if (ngx_http_llm_cache_stale(ctx, LLM_FAIL_AWAY) == NGX_OK) {
+                ngx_http_llm_flight_wake(ctx->flight);
+                goto done;
+            }
+
             ngx_http_llm_fail(ctx->flight, ctx,
                               ctx->broke ? ctx->broke
                                          : ngx_http_llm_retry_closed(ctx));

@@ -25,6 +25,7 @@ static u_char *ngx_http_llm_status_cache(ngx_http_llm_main_conf_t *lmcf,
     u_char *p, llm_store_stat_t *st, ngx_uint_t open);
 static ngx_int_t ngx_http_llm_status_purge(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_llm_status_foreign(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_llm_status_local(ngx_str_t *host);
 static void ngx_http_llm_purge_body(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_purge_begin(ngx_http_request_t *r);
 static void ngx_http_llm_purge_gone(void *data);
@@ -95,19 +96,31 @@ ngx_http_llm_status_merge(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
 
 
 /*
- * Do allow or deny hold here?  Their module's configuration is its own affair,
- * but begins with pointers to the rules of each family of addresses.  This
+ * Does the location have rules by allow or deny?  Those of its server or of
+ * http { } may be a list of who is blocked, and let everybody else in.  Their
+ * module's configuration is its own affair, but begins with pointers to the
+ * rules of each family of addresses, which are inherited as they are.  This
  * module is merged after it, being a dynamic one.
  */
 
 static ngx_uint_t
 ngx_http_llm_status_rules(ngx_conf_t *cf)
 {
-    void                **conf;
-    ngx_uint_t            i;
-    ngx_http_conf_ctx_t  *ctx;
+    void                     **conf, **server;
+    ngx_uint_t                 i, k, n;
+    ngx_http_conf_ctx_t       *ctx;
+    ngx_http_core_srv_conf_t  *cscf;
 
     ctx = cf->ctx;
+    cscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+
+    n = 1;
+#if (NGX_HAVE_INET6)
+    n++;
+#endif
+#if (NGX_HAVE_UNIX_DOMAIN)
+    n++;
+#endif
 
     for (i = 0; cf->cycle->modules[i]; i++) {
 
@@ -118,12 +131,15 @@ ngx_http_llm_status_rules(ngx_conf_t *cf)
         }
 
         conf = ctx->loc_conf[cf->cycle->modules[i]->ctx_index];
+        server = cscf->ctx->loc_conf[cf->cycle->modules[i]->ctx_index];
 
-        return conf && (conf[0]
-#if (NGX_HAVE_INET6)
-                        || conf[1]
-#endif
-                       );
+        for (k = 0; conf && server && k < n; k++) {
+            if (conf[k] && conf[k] != server[k]) {
+                return 1;
+            }
+        }
+
+        return 0;
     }
 
     return 0;
@@ -386,9 +402,10 @@ ngx_http_llm_status_purge(ngx_http_request_t *r)
 static ngx_uint_t
 ngx_http_llm_status_foreign(ngx_http_request_t *r)
 {
-    u_char           *p, *last;
-    ngx_str_t        *host;
-    ngx_table_elt_t  *h;
+    u_char                   *p, *last;
+    ngx_str_t                *host;
+    ngx_table_elt_t          *h;
+    ngx_http_llm_loc_conf_t  *llcf;
 
     h = ngx_http_llm_request_header(r, "sec-fetch-site", 14);
 
@@ -422,8 +439,44 @@ ngx_http_llm_status_foreign(ngx_http_request_t *r)
 
     p += 3;
 
-    return (size_t) (last - p) != host->len
-           || ngx_strncasecmp(p, host->data, host->len) != 0;
+    if ((size_t) (last - p) != host->len
+        || ngx_strncasecmp(p, host->data, host->len) != 0)
+    {
+        return 1;
+    }
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    return !llcf->status_open && !ngx_http_llm_status_local(host);
+}
+
+
+/* Any name may be made to mean this host, by who owns it: of a browser here
+ * only an address is believed, or the one name that nobody owns. */
+
+static ngx_uint_t
+ngx_http_llm_status_local(ngx_str_t *host)
+{
+    size_t  i;
+
+    if (host->len >= 9
+        && ngx_strncasecmp(host->data, (u_char *) "localhost", 9) == 0
+        && (host->len == 9 || host->data[9] == ':'))
+    {
+        return 1;
+    }
+
+    if (host->len && host->data[0] == '[') {
+        return 1;
+    }
+
+    for (i = 0; i < host->len; i++) {
+        if (ngx_strchr("0123456789.:", host->data[i]) == NULL) {
+            return 0;
+        }
+    }
+
+    return host->len != 0;
 }
 
 
@@ -460,6 +513,12 @@ ngx_http_llm_purge_begin(ngx_http_request_t *r)
 
     if (ngx_http_llm_body(r, &body) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (body.len > NGX_HTTP_LLM_PURGE_BODY) {
+        return ngx_http_llm_status_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                         "request_too_large",
+                                         "the request body is too large");
     }
 
     if (llm_json_scan(&body, 16, names, v, 4, NULL) != LLM_OK) {

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
 # 100,000 mixed requests on one worker: plain, streams, clients that leave,
-# providers that fail in each way, bad input.  Meant for LLM_VALGRIND=1
+# providers that fail in each way, bad input, with and without the cache.  Meant for LLM_VALGRIND=1
 # (make check-memory): the end looks for leaks and invalid accesses.  What
 # grows with the number of requests shows in the worker's memory as well.
 
@@ -40,6 +40,8 @@ my $t = start_nginx(<<'EOT', vars => { MOCK => $mock->port }, workers => 1,
         endpoint http://127.0.0.1:%%MOCK%%/v1; dialect anthropic; key secret;
         breaker failures=3 window=200ms open=5ms;
     }
+    llm_adapter_zone llm:2m;
+    llm_adapter_cache_path llm_cache size=8m;
     llm_adapter_model claude-* a;
     llm_adapter_model claude-r* ab a balance=hash;
     llm_adapter_model retry* b p balance=latency;
@@ -57,6 +59,13 @@ my $t = start_nginx(<<'EOT', vars => { MOCK => $mock->port }, workers => 1,
         listen 127.0.0.1:%%PORT%%;
         listen 127.0.0.1:%%PORT_h2%% http2;
         location /v1/ { llm_adapter on; llm_adapter_passthrough p; }
+        location /c/v1/ {
+            llm_adapter on;
+            llm_adapter_cache on scope=global when=always ttl=2s stale=5s
+                              ids=fresh;
+            llm_adapter_client_abort drain;
+        }
+        location = /llm { llm_adapter_status purge=on; }
     }
 EOT
     connections => 4000);
@@ -68,7 +77,8 @@ my $share = sub { int($total * $_[0]) };
 my $run = sub {
     my ($name, @args) = @_;
 
-    my $out = `$load -u http://127.0.0.1:@{[$t->port]}/v1/chat/completions @args 2>&1`;
+    my $uri = $args[0] =~ m{^/} ? shift @args : '/v1/chat/completions';
+    my $out = `$load -u http://127.0.0.1:@{[$t->port]}$uri @args 2>&1`;
     my $r = eval { json_decode($out) } // {};
 
     ok($? == 0, $name) or diag($out);
@@ -122,12 +132,16 @@ my $child = sub {
     for my $i (1 .. $n) {
         my $stream = rand() < 0.6 ? 'true' : 'false';
         my $model = (qw(claude-x claude-r gpt-x gpt-x retry retry))[rand 6];
-        my $body = qq({"model":"$model","stream":$stream,"max_tokens":9,)
-                   . '"messages":[{"role":"user","content":"'
-                   . ('x' x (rand() < 0.05 ? 40_000 : 100)) . '"}]}';
+        my $text = ('x' x (rand() < 0.05 ? 40_000 : 100)) . int rand 20;
+        my $body = qq({"model":"$model","stream":$stream,"max_tokens":100000,)
+                   . qq("messages":[{"role":"user","content":"$text"}]});
         my $path = $model =~ /^claude/ ? '/v1/messages'
                                        : '/v1/chat/completions';
         my $kind = rand();
+
+        # every other one by the cache, to be found there or stored
+
+        $path = "/c$path" if rand() < 0.5;
 
         if ($kind < 0.35) {
             my @fault = @{ $faults[rand @faults] };
@@ -148,8 +162,15 @@ my $child = sub {
             $ask->($body, path => $path, leave => 1,
                    length => length($body) + 10);
 
-        } elsif ($kind < 0.8) {
+        } elsif ($kind < 0.75) {
             $ask->($body, path => '/v1/responses/compact');
+
+        } elsif ($kind < 0.85) {
+            $ask->($body, path => $path);
+
+        } elsif ($kind < 0.86) {
+            $ask->((qw({"purge":"all"} {"model":"gpt-x"} {"scope":"global"}
+                       {"id":"00"} {))[rand 5], path => '/llm');
 
         } else {
             $ask->($bad[rand @bad], path => $path);
@@ -191,6 +212,13 @@ for my $part (1 .. 5) {
     my $n = $share->(0.10);
 
     $run->("$n plain answers", '-c 16', "-n $n", '-b 2048');
+
+    my $cached = $share->(0.02);
+    $run->("$cached plain answers that are stored", '/c/v1/chat/completions',
+           '-c 16', "-n $cached", '-b 2048', '-v 1000000000',
+           "-V @{[$part * 1_000_000]}");
+    $run->("$cached hits", '/c/v1/chat/completions', '-c 16', "-n $cached",
+           '-b 3000');
 
     my $streams = $share->(0.05);
 
