@@ -82,8 +82,12 @@ mock: | setup
 run: module mock
 	@conf/demo/run $(PROVIDER)
 
-test: setup-test module mock check-clang test-core test-store test-fuzz \
-		test-nginx test-e2e check-stable
+# two at a time what only computes
+test: setup-test module llm-cache mock check-clang
+	@$(MAKE) -s -j2 --output-sync=target test-core test-store test-fuzz
+	@$(MAKE) -s test-nginx
+	@$(MAKE) -s test-e2e
+	@$(MAKE) -s check-stable
 	@echo "make test: all passed"
 
 setup-test:
