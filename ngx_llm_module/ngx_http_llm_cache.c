@@ -24,6 +24,7 @@ static ngx_int_t ngx_http_llm_cache_find(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_cache_absent(ngx_http_llm_ctx_t *ctx,
     llm_error_t *err);
 static ngx_int_t ngx_http_llm_cache_await(ngx_http_llm_ctx_t *ctx);
+static ngx_uint_t ngx_http_llm_cache_moving(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_cache_wait_handler(ngx_event_t *ev);
 static ngx_int_t ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx,
     uint64_t limit);
@@ -109,9 +110,10 @@ ngx_http_llm_cache_begin(ngx_http_llm_ctx_t *ctx)
 static ngx_int_t
 ngx_http_llm_cache_quick(ngx_http_llm_ctx_t *ctx)
 {
-    if (ngx_http_llm_cache_seen(ctx) != NGX_OK
+    if (ctx->rq.body.len > NGX_HTTP_LLM_KEY_MAX
+        || ngx_http_llm_cache_seen(ctx) != NGX_OK
         || ctx->cache->no_cache
-        || ngx_http_llm_cache_pending(ctx->cache->key)
+        || ngx_http_llm_cache_moving(ctx)
         || ngx_http_llm_cache_bypassed(ctx))
     {
         return NGX_DECLINED;
@@ -175,7 +177,16 @@ ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
         return ngx_http_llm_cache_absent(ctx, err);
     }
 
-    if (rc != NGX_OK || ngx_http_llm_cache_key(ctx) != NGX_OK) {
+    if (rc == NGX_OK) {
+        rc = ngx_http_llm_cache_key(ctx);
+    }
+
+    if (rc == NGX_DECLINED) {
+        cache->reason = "too-large";
+        return ngx_http_llm_cache_absent(ctx, err);
+    }
+
+    if (rc != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -318,7 +329,7 @@ ngx_http_llm_cache_await(ngx_http_llm_ctx_t *ctx)
     ngx_event_t       *ev;
     ngx_connection_t  *c;
 
-    if (!ngx_http_llm_cache_pending(ctx->cache->key)) {
+    if (!ngx_http_llm_cache_moving(ctx)) {
         return NGX_DECLINED;
     }
 
@@ -341,6 +352,20 @@ ngx_http_llm_cache_await(ngx_http_llm_ctx_t *ctx)
 }
 
 
+static ngx_uint_t
+ngx_http_llm_cache_moving(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_uint_t                 moving;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_llm_module);
+
+    (void) ngx_http_llm_news_get(lmcf->shared, ctx->cache->key,
+                                 ngx_http_llm_epoch(), &moving);
+    return moving;
+}
+
+
 static void
 ngx_http_llm_cache_wait_handler(ngx_event_t *ev)
 {
@@ -360,7 +385,7 @@ ngx_http_llm_cache_wait_handler(ngx_event_t *ev)
     ngx_http_set_log_request(c->log, r);
 
     if (ctx->cache->waited++ < NGX_HTTP_LLM_CACHE_WAIT
-        && ngx_http_llm_cache_pending(ctx->cache->key))
+        && ngx_http_llm_cache_moving(ctx))
     {
         ngx_add_timer(ev, 1);
         return;
@@ -381,14 +406,15 @@ ngx_http_llm_cache_wait_handler(ngx_event_t *ev)
 static ngx_int_t
 ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx, uint64_t limit)
 {
-    uint64_t                now, age;
+    uint64_t                now, age, newest;
     llm_int_t               rc;
     llm_str_t               text;
     ngx_int_t               found;
-    ngx_uint_t              i, form;
+    ngx_uint_t              i, form, moving;
     llm_store_t            *store;
     llm_entry_t             e;
     ngx_http_llm_cached_t  *cache;
+    ngx_http_llm_main_conf_t  *lmcf;
 
     cache = ctx->cache;
     store = ngx_http_llm_cache_store();
@@ -398,6 +424,10 @@ ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx, uint64_t limit)
     }
 
     now = ngx_http_llm_epoch();
+
+    lmcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_llm_module);
+
+    newest = ngx_http_llm_news_get(lmcf->shared, cache->key, now, &moving);
     found = NGX_DECLINED;
     form = ctx->rq.stream;
 
@@ -412,9 +442,15 @@ ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx, uint64_t limit)
 
             age = now > e.made ? (now - e.made) / 1000 : 0;
 
-            if (age >= limit
-                || (cache->status == NGX_HTTP_LLM_CACHE_HIT
-                    ? age >= e.ttl : age >= (uint64_t) e.ttl + e.stale))
+            if (e.made < newest
+                && cache->status != NGX_HTTP_LLM_CACHE_STALE)
+            {
+                /* somebody was told something newer, which is not there */
+
+            } else if (age >= limit
+                       || (cache->status == NGX_HTTP_LLM_CACHE_HIT
+                           ? age >= e.ttl
+                           : age >= (uint64_t) e.ttl + e.stale))
             {
                 found = NGX_DONE;
 
@@ -472,7 +508,11 @@ ngx_http_llm_cache_form(ngx_http_llm_ctx_t *ctx, llm_entry_t *e,
 
     if (stream) {
 
-        if (!(e->flags & LLM_ENTRY_USAGE)) {
+        /* a plain answer has its usage, always */
+
+        if ((e->usage.known & (LLM_USAGE_PROMPT|LLM_USAGE_COMPLETION))
+            != (LLM_USAGE_PROMPT|LLM_USAGE_COMPLETION))
+        {
             return NGX_DECLINED;
         }
 

@@ -32,6 +32,9 @@ enum {
 };
 
 
+#define NGX_HTTP_LLM_KEY_MAX  (4 * 1024 * 1024)    /* of a body; it is read and
+                                                  hashed on the event loop */
+
 #define NGX_HTTP_LLM_SCOPE_KEY    0
 #define NGX_HTTP_LLM_SCOPE_USER   1
 #define NGX_HTTP_LLM_SCOPE_GLOBAL 2
@@ -88,17 +91,15 @@ typedef struct {
 #define NGX_HTTP_LLM_SEEN_USAGE   0x02
 
 
-#define NGX_HTTP_LLM_PENDING  1024
+#define NGX_HTTP_LLM_NEWS  8192            /* words, */
+#define NGX_HTTP_LLM_WAYS  4               /* so many that may have a key */
 
 typedef struct {
     llm_store_shared_t             store;
     ngx_atomic_t                   results[NGX_HTTP_LLM_CACHE_MAX];
     u_char                         secret[32]; /* of the digests of requests */
 
-    /* entries on their way to the file: half a digest, half a time */
-
-    ngx_atomic_t                   pending[NGX_HTTP_LLM_PENDING];
-
+    ngx_atomic_t                   news[NGX_HTTP_LLM_NEWS];
     u_char                        *marks;
     size_t                         nmarks;
     ngx_http_llm_seen_t           *seen;

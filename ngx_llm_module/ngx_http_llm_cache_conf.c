@@ -321,6 +321,14 @@ ngx_http_llm_cache_scope_set(ngx_conf_t *cf, ngx_http_llm_cache_conf_t *cache,
         return NGX_CONF_ERROR;
     }
 
+    if (ngx_strstr(s->data, "$llm_") || ngx_strstr(s->data, "${llm_")) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid scope \"%V\": it is asked for before the "
+                           "request's body is read, from which the variable "
+                           "comes", s);
+        return NGX_CONF_ERROR;
+    }
+
     cache->value = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
     if (cache->value == NULL) {
         return NGX_CONF_ERROR;

@@ -442,12 +442,13 @@ ngx_http_llm_cache_args(ngx_http_llm_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    ngx_http_llm_args(r, &ctx->cache->args, p);
-
-    if (ngx_http_arg(r, (u_char *) "key", 3, &ctx->cache->credential[4])
-        != NGX_OK)
+    if (ngx_http_llm_args(r, &ctx->cache->args, p)
+        && ngx_http_arg(r, (u_char *) "key", 3, &ctx->cache->credential[4])
+           != NGX_OK)
     {
-        ngx_str_null(&ctx->cache->credential[4]);
+        /* its name is escaped */
+
+        ctx->cache->credential[4] = r->args;
     }
 
     return NGX_OK;

@@ -229,7 +229,9 @@ ngx_http_llm_keep_give_up(ngx_http_llm_ctx_t *ctx, const char *reason)
 const char *
 ngx_http_llm_keep_unfit(ngx_http_llm_attempt_t *a)
 {
+    llm_str_t                 text;
     ngx_str_t                 model;
+    const char               *unfit;
     ngx_http_llm_ctx_t       *ctx;
     ngx_http_llm_cached_t    *cache;
     ngx_http_llm_flight_t    *f;
@@ -277,7 +279,17 @@ ngx_http_llm_keep_unfit(ngx_http_llm_attempt_t *a)
         return "no-store";
     }
 
-    return ctx->dialect->caching->unfit(&f->answer);
+    unfit = ctx->dialect->caching->unfit(&f->answer);
+
+    if (unfit || f->stream) {
+        return unfit;
+    }
+
+    text.len = f->keep->len;
+    text.data = f->keep->text;
+
+    return ctx->dialect->caching->says(ctx->endpoint, &text) ? NULL
+                                                             : "unfinished";
 }
 
 

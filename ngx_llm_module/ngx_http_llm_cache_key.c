@@ -10,8 +10,6 @@
 
 #include "ngx_http_llm_module.h"
 
-#include <openssl/evp.h>
-
 
 #define NGX_HTTP_LLM_KEY_ROOM      (256 * 1024)
 #define NGX_HTTP_LLM_KEEP_REQUEST  (16 * 1024) /* what a key is made of is
@@ -20,6 +18,8 @@
 
 static ngx_int_t ngx_http_llm_cache_scope_key(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_cache_scope_user(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_cache_hashed(ngx_pool_t *pool, llm_str_t *dst,
+    const char *word, ngx_str_t *s);
 static u_char *ngx_http_llm_cache_room(ngx_pool_t *pool, size_t len);
 
 
@@ -34,7 +34,6 @@ static size_t   ngx_http_llm_room_size;
 ngx_int_t
 ngx_http_llm_cache_scope(ngx_http_llm_ctx_t *ctx)
 {
-    u_char                 *p;
     ngx_http_llm_cached_t  *cache;
 
     cache = ctx->cache;
@@ -51,17 +50,8 @@ ngx_http_llm_cache_scope(ngx_http_llm_ctx_t *ctx)
             return NGX_DECLINED;
         }
 
-        p = ngx_pnalloc(ctx->request->pool, 6 + cache->value.len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-
-        cache->scope.data = p;
-        p = ngx_cpymem(p, "value ", 6);
-        p = ngx_cpymem(p, cache->value.data, cache->value.len);
-        cache->scope.len = p - cache->scope.data;
-
-        return NGX_OK;
+        return ngx_http_llm_cache_hashed(ctx->request->pool, &cache->scope,
+                                         "value ", &cache->value);
 
     case NGX_HTTP_LLM_SCOPE_USER:
         return ngx_http_llm_cache_scope_user(ctx);
@@ -78,8 +68,7 @@ ngx_http_llm_cache_scope(ngx_http_llm_ctx_t *ctx)
 static ngx_int_t
 ngx_http_llm_cache_scope_key(ngx_http_llm_ctx_t *ctx)
 {
-    u_char                 *p, *q;
-    u_char                  md[32];
+    u_char                 *p;
     size_t                  len;
     ngx_str_t               s, *found;
     ngx_uint_t              i, n;
@@ -145,22 +134,37 @@ ngx_http_llm_cache_scope_key(ngx_http_llm_ctx_t *ctx)
         s.len = p - s.data;
     }
 
-    if (EVP_Digest(s.data, s.len, md, NULL, EVP_sha256(), NULL) != 1) {
-        return NGX_ERROR;
-    }
+    return ngx_http_llm_cache_hashed(ctx->request->pool, &cache->scope, "key ",
+                                     &s);
+}
 
-    p = ngx_pnalloc(ctx->request->pool, sizeof("key sha256:") - 1 + 64);
+
+/* word and "sha256:HEX" of s */
+
+static ngx_int_t
+ngx_http_llm_cache_hashed(ngx_pool_t *pool, llm_str_t *dst, const char *word,
+    ngx_str_t *s)
+{
+    size_t      len;
+    u_char     *p;
+    llm_str_t   text;
+
+    len = ngx_strlen(word);
+
+    p = ngx_pnalloc(pool, len + LLM_HASHED_LEN);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
-    q = ngx_cpymem(p, "key sha256:", sizeof("key sha256:") - 1);
-    q = ngx_hex_dump(q, md, 32);
+    dst->data = p;
+    dst->len = len + LLM_HASHED_LEN;
 
-    cache->scope.data = p;
-    cache->scope.len = q - p;
+    p = ngx_cpymem(p, word, len);
 
-    return NGX_OK;
+    text.len = s->len;
+    text.data = s->data;
+
+    return llm_store_hashed(p, &text) == LLM_OK ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -270,13 +274,15 @@ ngx_http_llm_cache_key_exit_worker(void)
 }
 
 
-/* NGX_OK: cache->key is set, and what is kept of what it was made of */
+/* NGX_OK: cache->key is set, and what is kept of what it was made of;
+ * NGX_DECLINED: the request is too much for that */
 
 ngx_int_t
 ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx)
 {
     size_t                   head, len;
     u_char                  *p;
+    llm_int_t                rc;
     llm_str_t                material;
     llm_key_parts_t          parts;
     ngx_http_llm_cached_t   *cache;
@@ -284,6 +290,10 @@ ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx)
 
     cache = ctx->cache;
     targets = ctx->targets;
+
+    if (ctx->rq.body.len > NGX_HTTP_LLM_KEY_MAX) {
+        return NGX_DECLINED;
+    }
 
     if (targets->route.len == 0
         && ngx_http_llm_cache_route(ctx->request->pool, targets) != NGX_OK)
@@ -297,13 +307,22 @@ ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx)
 
     ngx_http_llm_part(dialect, ctx->dialect->name);
     ngx_http_llm_part(endpoint, ctx->endpoint->path);
-    ngx_http_llm_part(query, cache->args);
     ngx_http_llm_part(beta, cache->beta);
     ngx_http_llm_part(version, cache->version);
     ngx_http_llm_part(openai_beta, cache->openai_beta);
     ngx_http_llm_part(route, targets->route);
     ngx_http_llm_part(provider, targets->called);
     ngx_http_llm_part(scope, cache->scope);
+
+    ngx_memzero(&parts.query, sizeof(llm_str_t));
+
+    if (cache->args.len
+        && ngx_http_llm_cache_hashed(ctx->request->pool, &parts.query, "",
+                                     &cache->args)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
     head = llm_store_material(NULL, &parts);
     len = head + ctx->rq.body.len + 1;
@@ -315,12 +334,12 @@ ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx)
 
     (void) llm_store_material(p, &parts);
 
-    if (llm_canonical(&ctx->rq.body,
-                      ctx->dialect->caching->unkeyed(ctx->endpoint),
-                      &ngx_http_llm_heap, p + head, &len)
-        != LLM_OK)
-    {
-        return NGX_ERROR;
+    rc = llm_canonical(&ctx->rq.body,
+                       ctx->dialect->caching->unkeyed(ctx->endpoint),
+                       &ngx_http_llm_heap, p + head, &len);
+
+    if (rc != LLM_OK) {
+        return rc == LLM_DECLINED ? NGX_DECLINED : NGX_ERROR;
     }
 
     p[head + len] = '}';

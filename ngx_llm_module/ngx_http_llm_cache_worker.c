@@ -23,7 +23,6 @@
 #define NGX_HTTP_LLM_ASIDE       10000         /* ms, after it could not be
                                                   opened or written */
 #define NGX_HTTP_LLM_LAST        200           /* ms, when the worker ends */
-#define NGX_HTTP_LLM_ON_ITS_WAY  2000          /* ms, at most */
 
 
 /* one run of the thread; the event loop does not touch it while it runs */
@@ -76,8 +75,6 @@ static void ngx_http_llm_cache_task(void *data, ngx_log_t *log);
 static void ngx_http_llm_cache_routes(ngx_http_llm_work_t *work);
 static void ngx_http_llm_cache_done(ngx_event_t *ev);
 static void ngx_http_llm_cache_drop(ngx_http_llm_item_t *item);
-static ngx_atomic_t *ngx_http_llm_cache_slot(u_char *key,
-    ngx_atomic_uint_t *word);
 
 
 static ngx_http_llm_cache_worker_t  ngx_http_llm_cache_w;
@@ -204,8 +201,6 @@ ngx_http_llm_cache_broken(void)
 void
 ngx_http_llm_cache_put(ngx_http_llm_item_t *item)
 {
-    ngx_atomic_t                 *slot;
-    ngx_atomic_uint_t             word;
     ngx_http_llm_cache_worker_t  *w;
 
     w = &ngx_http_llm_cache_w;
@@ -214,6 +209,8 @@ ngx_http_llm_cache_put(ngx_http_llm_item_t *item)
         ngx_http_llm_item_free(item);
         return;
     }
+
+    ngx_http_llm_news_put(w->lmcf->shared, &item->entry);
 
     if (w->aside) {
 
@@ -242,59 +239,9 @@ ngx_http_llm_cache_put(ngx_http_llm_item_t *item)
     w->nitems++;
     w->size += item->entry.text.len;
 
-    slot = ngx_http_llm_cache_slot(item->entry.key, &word);
-    *slot = word | (ngx_current_msec & 0xffffffff);
-
     if (!w->running) {
         ngx_http_llm_cache_schedule();
     }
-}
-
-
-/* half of a word says which entry it is, whatever its form, half of it when
- * it came */
-
-static ngx_atomic_t *
-ngx_http_llm_cache_slot(u_char *key, ngx_atomic_uint_t *word)
-{
-    uint32_t  n, half;
-
-    ngx_memcpy(&n, key + LLM_KEY_SCOPE, sizeof(uint32_t));
-    ngx_memcpy(&half, key + LLM_KEY_SCOPE + 4, sizeof(uint32_t));
-
-    *word = (ngx_atomic_uint_t) half << 32;
-
-    return &ngx_http_llm_cache_w.lmcf->shared->pending[n
-                                                  % NGX_HTTP_LLM_PENDING];
-}
-
-
-/* is an entry of this key on its way to the file, in any worker? */
-
-ngx_uint_t
-ngx_http_llm_cache_pending(u_char *key)
-{
-    uint32_t           age;
-    ngx_atomic_t      *slot;
-    ngx_atomic_uint_t  word, value;
-
-    if (ngx_http_llm_cache_store() == NULL) {
-        return 0;
-    }
-
-    slot = ngx_http_llm_cache_slot(key, &word);
-    value = *slot;
-
-    if (value == 0 || (value & 0xffffffff00000000) != word) {
-        return 0;
-    }
-
-    age = (uint32_t) ngx_current_msec - (uint32_t) value;
-
-    /* the other workers' clocks may be ahead of ours */
-
-    return age < NGX_HTTP_LLM_ON_ITS_WAY
-           || age > (uint32_t) -NGX_HTTP_LLM_ON_ITS_WAY;
 }
 
 
@@ -570,8 +517,6 @@ ngx_http_llm_cache_done(ngx_event_t *ev)
 {
     ngx_uint_t                    i;
     ngx_queue_t                  *q;
-    ngx_atomic_t                 *slot;
-    ngx_atomic_uint_t             word, value;
     ngx_http_llm_work_t          *work;
     ngx_http_llm_purge_t         *purge;
     ngx_http_llm_cache_worker_t  *w;
@@ -593,12 +538,7 @@ ngx_http_llm_cache_done(ngx_event_t *ev)
 
     for (i = 0; i < work->n; i++) {
 
-        slot = ngx_http_llm_cache_slot(work->items[i]->entry.key, &word);
-        value = *slot;
-
-        if ((value & 0xffffffff00000000) == word) {
-            (void) ngx_atomic_cmp_set(slot, value, 0);
-        }
+        ngx_http_llm_news_arrived(w->lmcf->shared, &work->items[i]->entry);
 
         if (work->opened != LLM_OK) {
             ngx_http_llm_cache_drop(work->items[i]);
@@ -655,6 +595,8 @@ ngx_http_llm_cache_drop(ngx_http_llm_item_t *item)
                        &ngx_http_llm_cache_w.lmcf->shared->store.dropped, 1,
                        __ATOMIC_RELAXED);
 
+    ngx_http_llm_news_arrived(ngx_http_llm_cache_w.lmcf->shared,
+                              &item->entry);
     ngx_http_llm_item_free(item);
 }
 

@@ -104,8 +104,14 @@ void ngx_http_llm_cache_exit_worker(ngx_cycle_t *cycle);
 llm_store_t *ngx_http_llm_cache_store(void);
 void ngx_http_llm_cache_broken(void);
 void ngx_http_llm_cache_put(ngx_http_llm_item_t *item);
-ngx_uint_t ngx_http_llm_cache_pending(u_char *key);
 ngx_int_t ngx_http_llm_cache_purge(ngx_http_llm_purge_t *purge);
+
+/* ngx_http_llm_cache_news.c: what was answered lately */
+void ngx_http_llm_news_put(ngx_http_llm_shared_t *shared, llm_entry_t *e);
+void ngx_http_llm_news_arrived(ngx_http_llm_shared_t *shared,
+    llm_entry_t *e);
+uint64_t ngx_http_llm_news_get(ngx_http_llm_shared_t *shared, u_char *key,
+    uint64_t now, ngx_uint_t *moving);
 
 /* ngx_http_llm_status.c: a location that tells of it */
 char *ngx_http_llm_status_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -286,7 +292,8 @@ void ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
     const char *error);
 
 /* ngx_http_llm_upstream.c: requests to, and heads from, a provider */
-void ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args, u_char *dst);
+ngx_uint_t ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args,
+    u_char *dst);
 ngx_chain_t *ngx_http_llm_build_head(ngx_http_request_t *r,
     ngx_http_llm_provider_t *p, ngx_str_t *path, off_t content_length,
     ngx_chain_t *body);

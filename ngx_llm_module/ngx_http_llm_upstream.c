@@ -137,7 +137,7 @@ ngx_http_llm_build_head(ngx_http_request_t *r, ngx_http_llm_provider_t *p,
     uri = ngx_cpymem(out.uri.data, p->base.data, p->base.len);
     uri = ngx_cpymem(uri, path->data, path->len);
 
-    ngx_http_llm_args(r, &args, uri + 1);
+    (void) ngx_http_llm_args(r, &args, uri + 1);
 
     if (args.len) {
         *uri = '?';
@@ -378,16 +378,49 @@ ngx_http_llm_names_hops(ngx_table_elt_t *h)
 }
 
 
-/* the query string less a "key" argument, written to dst */
+/* "key" in any case, however much of it is escaped */
 
-void
+static ngx_uint_t
+ngx_http_llm_arg_is_key(u_char *pos, u_char *last)
+{
+    u_char      c;
+    ngx_int_t   n;
+    ngx_uint_t  i;
+
+    for (i = 0; pos < last && *pos != '='; i++) {
+
+        c = *pos++;
+
+        if (c == '%' && last - pos >= 2) {
+            n = ngx_hextoi(pos, 2);
+
+            if (n != NGX_ERROR) {
+                c = (u_char) n;
+                pos += 2;
+            }
+        }
+
+        if (i == 3 || ngx_tolower(c) != "key"[i]) {
+            return 0;
+        }
+    }
+
+    return i == 3;
+}
+
+
+/* the query string less "key" arguments, written to dst; 1 if there was one */
+
+ngx_uint_t
 ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args, u_char *dst)
 {
-    u_char  *pos, *last, *amp, *out;
+    u_char      *pos, *last, *amp, *out;
+    ngx_uint_t   key;
 
     out = dst;
     pos = r->args.data;
     last = pos + r->args.len;
+    key = 0;
 
     while (pos < last) {
         amp = ngx_strlchr(pos, last, '&');
@@ -395,10 +428,10 @@ ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args, u_char *dst)
             amp = last;
         }
 
-        if (!(amp - pos >= 4 && ngx_strncasecmp(pos, (u_char *) "key=", 4) == 0)
-            && !(amp - pos == 3
-                 && ngx_strncasecmp(pos, (u_char *) "key", 3) == 0))
-        {
+        if (ngx_http_llm_arg_is_key(pos, amp)) {
+            key = 1;
+
+        } else {
             if (out != dst) {
                 *out++ = '&';
             }
@@ -411,6 +444,8 @@ ngx_http_llm_args(ngx_http_request_t *r, ngx_str_t *args, u_char *dst)
 
     args->data = dst;
     args->len = out - dst;
+
+    return key;
 }
 
 

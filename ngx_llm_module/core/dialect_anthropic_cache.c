@@ -80,11 +80,16 @@ static const anthropic_reason_t  anthropic_reasons[] = {
 };
 
 
+static llm_uint_t anthropic_says(const llm_endpoint_t *ep,
+    const llm_str_t *text);
+
+
 const llm_caching_t  anthropic_caching = {
     anthropic_kind,
     anthropic_users,
     anthropic_unkeyed,
     anthropic_unfit,
+    anthropic_says,
     anthropic_fold,
     anthropic_unfold
 };
@@ -284,4 +289,19 @@ anthropic_unfit(const llm_answer_t *a)
     }
 
     return (p->unfit || a->finished) ? p->unfit : "unfinished";
+}
+
+
+static llm_uint_t
+anthropic_says(const llm_endpoint_t *ep, const llm_str_t *text)
+{
+    llm_json_value_t        v;
+    static const llm_str_t  name = llm_string("input_tokens");
+
+    if (ep->id != ANTHROPIC_COUNT) {
+        return 1;
+    }
+
+    return llm_json_scan(text, LLM_REQUEST_DEPTH, &name, &v, 1, NULL) == LLM_OK
+           && v.type == LLM_JSON_NUMBER;
 }

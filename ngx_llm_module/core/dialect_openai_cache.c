@@ -148,11 +148,16 @@ static const openai_reason_t  openai_response_reasons[] = {
 };
 
 
+static llm_uint_t openai_says(const llm_endpoint_t *ep,
+    const llm_str_t *text);
+
+
 const llm_caching_t  openai_caching = {
     openai_kind,
     openai_users,
     openai_unkeyed,
     openai_unfit,
+    openai_says,
     openai_fold,
     openai_unfold
 };
@@ -593,4 +598,46 @@ openai_unfit(const llm_answer_t *a)
     }
 
     return words[fit];
+}
+
+
+/* vectors, and nothing but vectors */
+
+static llm_uint_t
+openai_says(const llm_endpoint_t *ep, const llm_str_t *text)
+{
+    u_char                 *pos;
+    llm_int_t               rc;
+    llm_uint_t              n;
+    llm_json_value_t        data, item, v;
+    static const llm_str_t  name = llm_string("data");
+    static const llm_str_t  embedding = llm_string("embedding");
+
+    if (ep->id != OPENAI_EMBEDDINGS) {
+        return 1;
+    }
+
+    if (llm_json_scan(text, LLM_REQUEST_DEPTH, &name, &data, 1, NULL)
+        != LLM_OK
+        || data.type != LLM_JSON_ARRAY)
+    {
+        return 0;
+    }
+
+    pos = NULL;
+
+    for (n = 0; /* void */; n++) {
+
+        rc = llm_json_next_object(&data.raw, &pos, &embedding, &v, 1, &item);
+
+        if (rc != LLM_OK) {
+            return n != 0;
+        }
+
+        if (llm_json_empty(&v)
+            || (v.type != LLM_JSON_ARRAY && v.type != LLM_JSON_STRING))
+        {
+            return 0;
+        }
+    }
 }

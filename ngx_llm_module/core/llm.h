@@ -553,6 +553,11 @@ struct llm_caching_s {
      */
     const char          *(*unfit)(const llm_answer_t *a);
 
+    /* of a plain answer of an endpoint that has no finish reason: 1 if it is
+     * what was asked for, 0 if it is something else that is JSON, too */
+    llm_uint_t           (*says)(const llm_endpoint_t *ep,
+                               const llm_str_t *text);
+
     /*
      * A stream as one plain answer: text is its events as llm_sse_write()
      * wrote them, hidden ones too, to the terminal one.  LLM_OK: *out, from
@@ -582,7 +587,8 @@ struct llm_caching_s {
  * Members of the top-level object that skip names (ended by len 0; NULL: none;
  * met escaped or not) are left out.  dst has room for json->len bytes, mem is
  * for the time of the call (free, if it has one, is called).
- * LLM_OK; LLM_ERROR: no memory, or a text of 2 GB or more.
+ * LLM_OK; LLM_DECLINED: more than 65,536 of its members or objects would have
+ * to be put in order; LLM_ERROR: no memory, or a text of 2 GB or more.
  */
 llm_int_t llm_canonical(const llm_str_t *json, const llm_str_t *skip,
     const llm_mem_t *mem, u_char *dst, size_t *len);

@@ -26,6 +26,8 @@
 #include "llm_scan.h"
 
 
+#define LLM_CANONICAL_MANY   65536     /* objects, members: sorting more takes
+                                          longer than a caller can wait */
 #define LLM_CANONICAL_SMALL   64       /* items that need no memory */
 #define LLM_CANONICAL_TEXT    4096     /* bytes of a text, the same */
 
@@ -82,7 +84,8 @@ typedef struct {
     unsigned               owned:1;    /* text is from mem */
     unsigned               escaped:1;  /* the last string has a backslash */
     unsigned               skipped:1;  /* the top-level member being read */
-    unsigned               failed:1;   /* no memory */
+    unsigned               failed:1;   /* no memory, or too many members */
+    unsigned               many:1;
 } llm_canonical_t;
 
 
@@ -178,6 +181,9 @@ llm_canonical(const llm_str_t *json, const llm_str_t *skip,
         memcpy(dst, json->data, json->len);
         *len = json->len;
         rc = LLM_OK;
+
+    } else if (rc == LLM_ERROR && c.many) {
+        rc = LLM_DECLINED;
     }
 
     llm_canonical_free(&c);
@@ -681,6 +687,12 @@ llm_canonical_push(llm_canonical_t *c, llm_canonical_array_t *a, size_t item,
 {
     void    *data;
     size_t   size;
+
+    if (n > LLM_CANONICAL_MANY - a->n) {
+        c->failed = 1;
+        c->many = 1;
+        return NULL;
+    }
 
     if (n > a->size - a->n) {
         size = (a->size + n) * 2;

@@ -136,18 +136,23 @@ typedef struct {
 
 /* ------------------------------------------------------- llm_store_key.c */
 
+/* Clients may put secrets where nobody expects them, and the file is no place
+ * for these: what is "hashed" stands there as "sha256:HEX". */
+
 typedef struct {
     llm_str_t              dialect;
     llm_str_t              endpoint;
-    llm_str_t              query;      /* of the URL, less credentials */
+    llm_str_t              query;      /* of the URL, less credentials, hashed;
+                                          or empty */
     llm_str_t              beta;       /* values of anthropic-beta, sorted,
                                           joined by ',' */
     llm_str_t              version;    /* anthropic-version */
     llm_str_t              openai_beta;
     llm_str_t              route;      /* the targets, as configured */
     llm_str_t              provider;   /* hex digest of how they are called */
-    llm_str_t              scope;      /* "key sha256:HEX", "user ...",
-                                          "value ...", "global" */
+    llm_str_t              scope;      /* "key sha256:HEX",
+                                          "user sha256:HEX ...",
+                                          "value sha256:HEX", "global" */
 } llm_key_parts_t;
 
 /*
@@ -166,6 +171,11 @@ llm_int_t llm_store_key(u_char key[LLM_KEY_LEN], const llm_str_t *scope,
 
 /* first 8 bytes of SHA-256 */
 llm_int_t llm_store_scope(u_char scope[LLM_KEY_SCOPE], const llm_str_t *text);
+
+#define LLM_HASHED_LEN     71
+
+/* "sha256:HEX" of a text.  LLM_OK or LLM_ERROR. */
+llm_int_t llm_store_hashed(u_char dst[LLM_HASHED_LEN], const llm_str_t *text);
 
 /* gives back what these keep for the process; no thread may be in them */
 void llm_store_key_done(void);

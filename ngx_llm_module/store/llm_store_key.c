@@ -161,6 +161,30 @@ llm_store_scope(u_char scope[LLM_KEY_SCOPE], const llm_str_t *text)
 }
 
 
+llm_int_t
+llm_store_hashed(u_char dst[LLM_HASHED_LEN], const llm_str_t *text)
+{
+    u_char       hash[32], *p;
+    llm_uint_t   i;
+
+    static const char  hex[] = "0123456789abcdef";
+
+    if (llm_store_sha256(hash, text->data, text->len) != LLM_OK) {
+        return LLM_ERROR;
+    }
+
+    memcpy(dst, "sha256:", 7);
+    p = dst + 7;
+
+    for (i = 0; i < 32; i++) {
+        *p++ = hex[hash[i] >> 4];
+        *p++ = hex[hash[i] & 0xf];
+    }
+
+    return LLM_OK;
+}
+
+
 /* the process looks up no more keys */
 
 void

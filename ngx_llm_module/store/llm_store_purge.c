@@ -315,12 +315,12 @@ llm_store_purge_scopes(llm_store_purge_t *rec, const llm_str_t *text)
     u_char      *p;
     size_t       len;
     llm_int_t    rc;
-    llm_str_t    scope;
+    llm_str_t    scope, value;
     llm_uint_t   i;
 
     static const char *const  words[] = { "", "key ", "value ", "user " };
 
-    p = malloc(text->len + sizeof("value "));
+    p = malloc(text->len + sizeof("value ") + LLM_HASHED_LEN);
     if (p == NULL) {
         return LLM_ERROR;
     }
@@ -331,14 +331,31 @@ llm_store_purge_scopes(llm_store_purge_t *rec, const llm_str_t *text)
         len = strlen(words[i]);
         memcpy(p, words[i], len);
 
-        if (text->len) {
+        if (i == 2 && !(text->len > 7 && memcmp(text->data, "sha256:", 7) == 0))
+        {
+            /* a value stands there hashed */
+
+            value = *text;
+
+            if (value.len > 6 && memcmp(value.data, "value ", 6) == 0) {
+                value.data += 6;
+                value.len -= 6;
+            }
+
+            rc = llm_store_hashed(p + len, &value);
+            len += LLM_HASHED_LEN;
+
+        } else if (text->len) {
             memcpy(p + len, text->data, text->len);
+            len += text->len;
         }
 
         scope.data = p;
-        scope.len = len + text->len;
+        scope.len = len;
 
-        rc = llm_store_scope(rec->match[i], &scope);
+        if (rc == LLM_OK) {
+            rc = llm_store_scope(rec->match[i], &scope);
+        }
     }
 
     rec->nranges = 4;

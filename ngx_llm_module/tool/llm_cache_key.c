@@ -147,6 +147,7 @@ llm_cache_line_key(llm_cache_line_t *l)
 {
     size_t            head, len;
     u_char           *p;
+    llm_int_t         rc;
     llm_mem_t        *mem;
     llm_str_t         material;
     llm_entry_t      *e;
@@ -166,12 +167,14 @@ llm_cache_line_key(llm_cache_line_t *l)
 
     (void) llm_store_material(p, &parts);
 
-    if (llm_canonical(&l->rq.body,
-                      l->rq.dialect->caching->unkeyed(l->rq.endpoint),
-                      &llm_cache_heap, p + head, &len)
-        != LLM_OK)
-    {
-        return LLM_ERROR;
+    rc = llm_canonical(&l->rq.body,
+                       l->rq.dialect->caching->unkeyed(l->rq.endpoint),
+                       &llm_cache_heap, p + head, &len);
+
+    if (rc != LLM_OK) {
+        return rc == LLM_DECLINED
+               ? llm_cache_bad(l->reader, "the request has too many members")
+               : LLM_ERROR;
     }
 
     p[head + len] = '}';

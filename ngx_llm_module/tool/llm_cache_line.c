@@ -23,6 +23,8 @@ static llm_int_t llm_cache_line_where(llm_cache_line_t *l);
 static llm_int_t llm_cache_line_form(llm_cache_line_t *l);
 static llm_int_t llm_cache_line_when(llm_cache_line_t *l);
 static llm_int_t llm_cache_line_cost(llm_cache_line_t *l);
+static llm_int_t llm_cache_line_hash(llm_cache_line_t *l, llm_str_t *s,
+    size_t n);
 static llm_int_t llm_cache_line_scope(llm_cache_line_t *l);
 static llm_int_t llm_cache_line_names(llm_cache_line_t *l);
 static llm_int_t llm_cache_line_asked(llm_cache_line_t *l);
@@ -300,14 +302,61 @@ llm_cache_line_form(llm_cache_line_t *l)
 }
 
 
+/* what stands behind the first n bytes is hashed, unless it is already */
+
+static llm_int_t
+llm_cache_line_hash(llm_cache_line_t *l, llm_str_t *s, size_t n)
+{
+    u_char     *p;
+    llm_mem_t  *mem;
+    llm_str_t   rest;
+
+    rest.data = s->data + n;
+    rest.len = s->len - n;
+
+    if (llm_cache_begins(&rest, "sha256:")) {
+        return LLM_OK;
+    }
+
+    mem = &l->reader->arena.mem;
+
+    p = mem->alloc(mem->ctx, n + LLM_HASHED_LEN);
+    if (p == NULL) {
+        return LLM_ERROR;
+    }
+
+    memcpy(p, s->data, n);
+
+    if (llm_store_hashed(p + n, &rest) != LLM_OK) {
+        return LLM_ERROR;
+    }
+
+    s->data = p;
+    s->len = n + LLM_HASHED_LEN;
+
+    return LLM_OK;
+}
+
+
 /* one that no request can have is a mistake */
 
 static llm_int_t
 llm_cache_line_scope(llm_cache_line_t *l)
 {
-    llm_str_t  *s;
+    llm_str_t  *s, *query;
 
     s = &l->text[LINE_SCOPE];
+    query = &l->text[LINE_QUERY];
+
+    if (query->len && llm_cache_line_hash(l, query, 0) != LLM_OK) {
+        return LLM_ERROR;
+    }
+
+    if (llm_cache_begins(s, "value ")
+        && llm_cache_line_hash(l, s, sizeof("value ") - 1) != LLM_OK)
+    {
+        return LLM_ERROR;
+    }
 
     if (s->len == 0) {
         return llm_cache_bad(l->reader, "\"scope\" is missing");

@@ -154,7 +154,8 @@ static llm_uint_t
 llm_cache_wanted(const llm_cache_t *c, const llm_entry_t *e)
 {
     u_char     *p;
-    llm_str_t   rest;
+    u_char      hashed[LLM_HASHED_LEN];
+    llm_str_t   rest, text;
 
     if (c->model && !llm_cache_same(&e->asked, c->model)
         && !llm_cache_same(&e->model, c->model))
@@ -177,7 +178,22 @@ llm_cache_wanted(const llm_cache_t *c, const llm_entry_t *e)
     rest.data = p + 1;
     rest.len = e->scope.data + e->scope.len - rest.data;
 
-    return llm_cache_same(&rest, c->scope);
+    if (llm_cache_same(&rest, c->scope)) {
+        return 1;
+    }
+
+    text.data = (u_char *) c->scope;
+    text.len = strlen(c->scope);
+
+    if (text.len > 6 && memcmp(text.data, "value ", 6) == 0) {
+        text.data += 6;
+        text.len -= 6;
+    }
+
+    return rest.len == LLM_HASHED_LEN
+           && e->scope.data[0] == 'v'
+           && llm_store_hashed(hashed, &text) == LLM_OK
+           && memcmp(hashed, rest.data, LLM_HASHED_LEN) == 0;
 }
 
 

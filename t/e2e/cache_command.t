@@ -319,7 +319,7 @@ my $n = @asked;
     my $columns = join ' +', '[0-9a-f]{32}', '\d+[smhd]', '\d+[smhd]',
                   '(?:stream|plain)', '\d+', '(?:openai|anthropic)/[a-z/]+',
                   '(?:gpt-4o|claude-x)', '(?:openai|anthropic)',
-                  '(?:global|value red|key sha256:[0-9a-f]{64})';
+                  '(?:global|(?:value|key) sha256:[0-9a-f]{64})';
     my @odd = grep { !/^$columns$/ } @lines;
     is("@odd", '', 'list: in columns');
     unlike($r->{out}, qr/Question|it is|sk-secret/, 'list: no prompts');
@@ -339,8 +339,8 @@ my $n = @asked;
     for my $scope ('value red', 'red') {
         @json = lines_of(run(['-d', $dir, 'list', '--json', '--scope',
                               $scope]));
-        is(join(' ', map { $_->{scope} } @json), 'value red',
-           "list --scope '$scope'");
+        is(join(' ', map { $_->{scope} } @json),
+           'value sha256:' . sha256_hex('red'), "list --scope '$scope'");
     }
 
     for my $id (sort keys %body_of) {
