@@ -58,7 +58,8 @@ llm_store_fresh(llm_store_t *s)
 
     mdb_env_set_assert(env, llm_store_assert);
     mdb_env_set_maxdbs(env, 2);
-    mdb_env_set_mapsize(env, s->conf->size ? s->conf->size : LLM_STORE_MIN);
+    mdb_env_set_mapsize(env, llm_store_map(s->conf->size ? s->conf->size
+                                                         : LLM_STORE_MIN));
 
     rc = mdb_env_open(env, tmp, MDB_NOSUBDIR|MDB_NOTLS, 0600);
 

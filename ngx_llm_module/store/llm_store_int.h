@@ -28,7 +28,11 @@
 
 #define LLM_STORE_SECRET    32
 #define LLM_STORE_READERS   1024
-#define LLM_STORE_PURGES    256        /* records of the list */
+#define LLM_STORE_PURGES    256        /* records of the list, */
+#define LLM_STORE_PURGES_VALUE  16     /* so many in one value: below 2 KB */
+#define LLM_STORE_NAME      16         /* of a value in "meta" */
+#define LLM_STORE_ROOMS     6          /* times that room is made for what has
+                                          to be written */
 #define LLM_STORE_BOOT      40
 #define LLM_STORE_PATH      4096
 
@@ -65,7 +69,8 @@ typedef struct {
 } llm_store_state_t;
 
 
-/* of the tree "meta": "purges", the first n records of the list */
+/* of the tree "meta": "purges", what stands before the list, and "purges-NNN",
+ * pieces of it */
 
 typedef struct {
     uint64_t               seq;        /* entries with a smaller one are hit, */
@@ -245,6 +250,21 @@ int llm_store_evict(llm_store_t *s, MDB_txn *txn, uint64_t goal, int force);
 
 /* ----------------------------------------------------- llm_store_purge.c */
 
+/* The bytes to be mapped for a size: a little more, since it is reckoned by
+ * pages in use, and some are between two uses. */
+
+static inline uint64_t
+llm_store_map(uint64_t size)
+{
+    uint64_t  more;
+
+    more = size / 16;
+
+    return size + (more > 1024 * 1024 ? more : 1024 * 1024);
+}
+
+
+llm_int_t llm_store_make_room(llm_store_t *s, uint64_t pages);
 int llm_store_purges_read(llm_store_t *s, MDB_txn *txn,
     llm_store_purges_t *pl);
 /* 1 if one has hit the entry, written when the list's number was seq */

@@ -32,7 +32,7 @@
 /* a file that is larger than it should be by now needs some room to be
  * emptied in */
 
-#define LLM_STORE_SLACK  (4 * 1024 * 1024)
+#define LLM_STORE_SPARE  (512 * 1024)
 
 
 /* in open.lock */
@@ -455,8 +455,9 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
     mdb_env_set_maxreaders(env, LLM_STORE_READERS);
     mdb_env_set_maxdbs(env, 2);
 
-    size = (o->file.last + 1) * o->file.psize + LLM_STORE_SLACK;
-    want = s->conf->size ? s->conf->size : o->file.mapsize;
+    want = s->conf->size ? llm_store_map(s->conf->size) : o->file.mapsize;
+
+    size = (o->file.last + 1) * o->file.psize + LLM_STORE_SPARE;
     mdb_env_set_mapsize(env, size > want ? size : want);
 
     rc = mdb_env_open(env, s->conf->path, flags, 0600);

@@ -61,18 +61,26 @@ static int llm_store_purge_one(const llm_store_purge_t *rec,
 static int llm_store_purge_hits(const llm_store_purge_t *rec,
     const llm_entry_t *e);
 static llm_uint_t llm_store_purge_tidy(llm_store_purges_t *pl, uint64_t now);
+static size_t llm_store_purges_key(MDB_val *key, char *name,
+    const llm_store_purges_t *pl, uint64_t i);
 static int llm_store_purges_write(llm_store_t *s, MDB_txn *txn,
     const llm_store_purges_t *pl);
 
 
+/*
+ * The list stands in several values, each of which has room in a page: one of
+ * all records would want pages in a row, and a file that has been full has
+ * none, though it has many.
+ */
+
 int
 llm_store_purges_read(llm_store_t *s, MDB_txn *txn, llm_store_purges_t *pl)
 {
-    int                  rc;
-    size_t               head;
-    MDB_val              key, value;
-    llm_store_purges_t  *in;
-    uint64_t             seq;
+    int       rc;
+    char      name[LLM_STORE_NAME];
+    size_t    head, n;
+    uint64_t  i, seq;
+    MDB_val   key, value;
 
     head = offsetof(llm_store_purges_t, list);
 
@@ -90,40 +98,101 @@ llm_store_purges_read(llm_store_t *s, MDB_txn *txn, llm_store_purges_t *pl)
         return rc;
     }
 
-    in = value.mv_data;
-
-    if (value.mv_size < head || value.mv_size > sizeof(llm_store_purges_t)) {
+    if (value.mv_size != head) {
         return MDB_CORRUPTED;
     }
 
     /* of each list that differs in more than positions seq does, too */
 
-    memcpy(&seq, in, sizeof(uint64_t));
+    memcpy(&seq, value.mv_data, sizeof(uint64_t));
 
     if (seq == pl->seq && pl == &s->purges) {
         return 0;
     }
 
-    memcpy(pl, in, value.mv_size);
+    memcpy(pl, value.mv_data, head);
 
-    if (pl->n > LLM_STORE_PURGES
-        || value.mv_size != head + pl->n * sizeof(llm_store_purge_t))
-    {
-        memset(pl, 0, head);
-        return MDB_CORRUPTED;
+    if (pl->n > LLM_STORE_PURGES) {
+        goto corrupted;
+    }
+
+    for (i = 0; i < pl->n; i += n) {
+        n = llm_store_purges_key(&key, name, pl, i);
+
+        rc = mdb_get(txn, s->meta, &key, &value);
+
+        if (rc && rc != MDB_NOTFOUND) {
+            memset(pl, 0, head);
+            return rc;
+        }
+
+        if (rc || value.mv_size != n * sizeof(llm_store_purge_t)) {
+            goto corrupted;
+        }
+
+        memcpy(&pl->list[i], value.mv_data, value.mv_size);
     }
 
     return 0;
+
+corrupted:
+
+    memset(pl, 0, head);
+
+    return MDB_CORRUPTED;
 }
 
+
+/* the name of the value that begins with record i, how many are in it */
+
+static size_t
+llm_store_purges_key(MDB_val *key, char *name, const llm_store_purges_t *pl,
+    uint64_t i)
+{
+    key->mv_data = name;
+    key->mv_size = snprintf(name, LLM_STORE_NAME, "purges-%03u",
+                            (unsigned) (i / LLM_STORE_PURGES_VALUE));
+
+    return pl->n - i < LLM_STORE_PURGES_VALUE ? pl->n - i
+                                              : LLM_STORE_PURGES_VALUE;
+}
+
+
+/* only what has changed is written */
 
 static int
 llm_store_purges_write(llm_store_t *s, MDB_txn *txn,
     const llm_store_purges_t *pl)
 {
-    return llm_store_meta_put(s, txn, "purges", pl,
-                              offsetof(llm_store_purges_t, list)
-                              + pl->n * sizeof(llm_store_purge_t));
+    int       rc;
+    char      name[LLM_STORE_NAME];
+    size_t    n;
+    uint64_t  i;
+    MDB_val   key, value, old;
+
+    rc = llm_store_meta_put(s, txn, "purges", pl,
+                            offsetof(llm_store_purges_t, list));
+
+    for (i = 0; rc == 0 && i < pl->n; i += n) {
+        n = llm_store_purges_key(&key, name, pl, i);
+
+        value.mv_data = (void *) &pl->list[i];
+        value.mv_size = n * sizeof(llm_store_purge_t);
+
+        rc = mdb_get(txn, s->meta, &key, &old);
+
+        if (rc == 0 && old.mv_size == value.mv_size
+            && memcmp(old.mv_data, value.mv_data, value.mv_size) == 0)
+        {
+            continue;
+        }
+
+        if (rc == 0 || rc == MDB_NOTFOUND) {
+            rc = mdb_put(txn, s->meta, &key, &value, 0);
+        }
+    }
+
+    return rc;
 }
 
 
@@ -241,6 +310,12 @@ llm_store_purge(llm_store_t *s, llm_purge_e what, const llm_str_t *text,
 
         if (rc == 0 && !add.full) {
             break;
+        }
+
+        if (rc == MDB_MAP_FULL && try < LLM_STORE_ROOMS
+            && llm_store_make_room(s, 64 << try) == LLM_OK)
+        {
+            continue;
         }
 
         if (rc) {
@@ -582,16 +657,27 @@ llm_store_purge_work(llm_store_t *s, uint64_t now, uint64_t ms,
 {
     int               rc;
     uint64_t          start;
+    llm_uint_t        try;
     llm_store_work_t  work;
 
     *deleted = 0;
     start = llm_store_now();
+
+    try = 0;
 
     do {
         memset(&work, 0, sizeof(llm_store_work_t));
         work.now = now;
 
         rc = llm_store_call(s, llm_store_purge_txn, &work);
+
+        if (rc == MDB_MAP_FULL && try < LLM_STORE_ROOMS
+            && llm_store_make_room(s, 64 << try) == LLM_OK)
+        {
+            try++;
+            work.more = 1;
+            continue;
+        }
 
         if (rc) {
             return llm_store_failed(s, rc, "purging the cache");

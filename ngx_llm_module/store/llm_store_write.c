@@ -208,9 +208,10 @@ static llm_int_t
 llm_store_write_again(llm_store_t *s, const llm_store_batch_t *batch, int rc,
     llm_uint_t try)
 {
-    size_t            len;
-    llm_uint_t        i;
-    llm_store_room_t  room;
+    size_t      len;
+    uint64_t    pages;
+    llm_int_t   res;
+    llm_uint_t  i;
 
     llm_store_write_abort(s);
 
@@ -230,12 +231,32 @@ llm_store_write_again(llm_store_t *s, const llm_store_batch_t *batch, int rc,
         len += llm_store_entry_len(batch->entries[i]);
     }
 
-    memset(&room, 0, sizeof(llm_store_room_t));
-    room.pages = (llm_store_pages(s, len) + 16) << try;
+    pages = (llm_store_pages(s, len) + 16) << try;
 
-    if (room.pages > s->limit / 16 + 16) {
-        room.pages = s->limit / 16 + 16;
+    if (pages > s->limit / 16 + 16) {
+        pages = s->limit / 16 + 16;
     }
+
+    res = llm_store_make_room(s, pages);
+
+    return res == LLM_OK ? LLM_AGAIN : res;
+}
+
+
+/* Evicts so many pages at least.  LLM_OK: it may be enough by now, LLM_DECLINED
+ * or LLM_ERROR: as llm_store_failed() says. */
+
+
+llm_int_t
+llm_store_make_room(llm_store_t *s, uint64_t pages)
+{
+    int               rc;
+    llm_store_room_t  room;
+
+    llm_store_write_abort(s);
+
+    memset(&room, 0, sizeof(llm_store_room_t));
+    room.pages = pages;
 
     rc = llm_store_call(s, llm_store_room_txn, &room);
 
@@ -247,7 +268,7 @@ llm_store_write_again(llm_store_t *s, const llm_store_batch_t *batch, int rc,
 
     if (rc == 0 || rc == MDB_MAP_FULL) {
         llm_store_write_abort(s);
-        return LLM_AGAIN;
+        return LLM_OK;
     }
 
     return llm_store_failed(s, rc, "evicting from the cache");
