@@ -132,6 +132,7 @@ struct ngx_http_llm_cached_s {
     ngx_str_t                      beta;
     ngx_str_t                      version;
     ngx_str_t                      openai_beta;
+    ngx_str_t                      account;    /* organization and project */
     ngx_str_t                      args;
     ngx_str_t                      value;      /* of the scope's variable */
 
@@ -155,6 +156,7 @@ struct ngx_http_llm_cached_s {
     unsigned                       store:1;    /* the answer may be kept */
     unsigned                       priced:1;   /* saved is known */
     unsigned                       settled:1;  /* kept or not: decided */
+    unsigned                       asked:1;    /* it came to be looked up */
     unsigned                       counted:1;
 };
 

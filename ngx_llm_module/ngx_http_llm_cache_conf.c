@@ -24,6 +24,8 @@ static char *ngx_http_llm_cache_scope_set(ngx_conf_t *cf,
     ngx_http_llm_cache_conf_t *cache, ngx_str_t *s);
 static ngx_int_t ngx_http_llm_cache_word(ngx_str_t *s, ngx_str_t *words,
     ngx_uint_t n);
+static void ngx_http_llm_cache_warn(ngx_conf_t *cf,
+    ngx_http_llm_main_conf_t *lmcf, ngx_http_llm_loc_conf_t *llcf);
 static ngx_uint_t ngx_http_llm_cache_empty(u_char *path);
 
 
@@ -402,6 +404,7 @@ ngx_http_llm_cache_postconf(ngx_conf_t *cf)
     ngx_uint_t                 i;
     ngx_conf_t                 save;
     ngx_array_t                args;
+    ngx_http_llm_place_t      *place;
     ngx_http_llm_targets_t   **set;
     ngx_http_llm_main_conf_t  *lmcf;
 
@@ -417,6 +420,12 @@ ngx_http_llm_cache_postconf(ngx_conf_t *cf)
         if (ngx_http_llm_cache_route(cf->pool, set[i]) != NGX_OK) {
             return NGX_ERROR;
         }
+    }
+
+    place = lmcf->adapters.elts;
+
+    for (i = 0; i < lmcf->adapters.nelts; i++) {
+        ngx_http_llm_cache_warn(cf, lmcf, place[i].llcf);
     }
 
     if (RAND_bytes((u_char *) &lmcf->instance, sizeof(uint64_t)) != 1) {
@@ -467,6 +476,49 @@ ngx_http_llm_cache_postconf(ngx_conf_t *cf)
     lmcf->threads = ngx_thread_pool_get(cf->cycle, &name);
 
     return lmcf->threads ? NGX_OK : NGX_ERROR;
+}
+
+
+/* a provider that asks for the client's own key refuses who has none; the cache
+ * of everybody does not */
+
+static void
+ngx_http_llm_cache_warn(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf,
+    ngx_http_llm_loc_conf_t *llcf)
+{
+    ngx_uint_t                  i, client;
+    ngx_http_llm_route_t       *route;
+    ngx_http_llm_cache_conf_t  *cache;
+
+    cache = llcf->cache;
+
+    if (cache == NULL
+        || cache->scope == NGX_HTTP_LLM_SCOPE_KEY
+        || cache->scope == NGX_HTTP_LLM_SCOPE_USER)
+    {
+        return;
+    }
+
+    client = 0;
+
+    if (llcf->targets) {
+        client = ngx_http_llm_cache_client(llcf->targets);
+
+    } else {
+        route = lmcf->routes.elts;
+
+        for (i = 0; i < lmcf->routes.nelts && !client; i++) {
+            client = ngx_http_llm_cache_client(&route[i].targets);
+        }
+    }
+
+    if (client) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "the scope of \"llm_adapter_cache\" in %s:%ui is not "
+                      "the client's key, but a provider is called with that: "
+                      "answers are shared with who has no key",
+                      cache->file, cache->line);
+    }
 }
 
 

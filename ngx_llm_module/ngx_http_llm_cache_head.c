@@ -50,7 +50,7 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
     ngx_list_part_t        *part;
     ngx_table_elt_t        *h;
     ngx_http_request_t     *r;
-    ngx_http_llm_lines_t    beta, version, openai;
+    ngx_http_llm_lines_t    beta, version, openai, account;
     ngx_http_llm_cached_t  *cache;
 
     r = ctx->request;
@@ -59,6 +59,7 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
     beta.n = 0;
     version.n = 0;
     openai.n = 0;
+    account.n = 0;
 
     part = &r->headers_in.headers.part;
     h = part->elts;
@@ -122,6 +123,9 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
 
             } else if (ngx_http_llm_named("anthropic-beta")) {
                 rc = ngx_http_llm_cache_line(&beta, &h[i].value);
+
+            } else if (ngx_http_llm_named("openai-project")) {
+                rc = ngx_http_llm_cache_line(&account, &h[i].value);
             }
 
             break;
@@ -129,6 +133,13 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
         case 17:
             if (ngx_http_llm_named("anthropic-version")) {
                 rc = ngx_http_llm_cache_line(&version, &h[i].value);
+            }
+
+            break;
+
+        case 19:
+            if (ngx_http_llm_named("openai-organization")) {
+                rc = ngx_http_llm_cache_line(&account, &h[i].value);
             }
 
             break;
@@ -142,7 +153,8 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
     if (ngx_http_llm_cache_list(ctx, &beta, &cache->beta) != NGX_OK
         || ngx_http_llm_cache_list(ctx, &version, &cache->version) != NGX_OK
         || ngx_http_llm_cache_list(ctx, &openai, &cache->openai_beta)
-           != NGX_OK)
+           != NGX_OK
+        || ngx_http_llm_cache_list(ctx, &account, &cache->account) != NGX_OK)
     {
         return NGX_ERROR;
     }

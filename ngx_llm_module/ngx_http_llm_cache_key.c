@@ -11,7 +11,7 @@
 #include "ngx_http_llm_module.h"
 
 
-#define NGX_HTTP_LLM_KEY_ROOM      (256 * 1024)
+#define NGX_HTTP_LLM_KEY_ROOM      (NGX_HTTP_LLM_KEY_MAX + 64 * 1024)
 #define NGX_HTTP_LLM_KEEP_REQUEST  (16 * 1024) /* what a key is made of is
                                                   kept up to here */
 
@@ -232,9 +232,27 @@ ngx_http_llm_cache_scope_user(ngx_http_llm_ctx_t *ctx)
 }
 
 
+/* is one of them called with the client's own key? */
+
+ngx_uint_t
+ngx_http_llm_cache_client(ngx_http_llm_targets_t *targets)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < targets->n; i++) {
+        if (targets->target[i].provider->key_source == NGX_HTTP_LLM_KEY_CLIENT)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 /*
  * Where a key's text is put together.  A buffer of the worker serves all but
- * long ones: memory that is new costs more than what is written there.
+ * odd ones: memory that is new costs more than what is written there.
  */
 
 static u_char *
@@ -315,11 +333,17 @@ ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx)
     ngx_http_llm_part(scope, cache->scope);
 
     ngx_memzero(&parts.query, sizeof(llm_str_t));
+    ngx_memzero(&parts.account, sizeof(llm_str_t));
 
-    if (cache->args.len
-        && ngx_http_llm_cache_hashed(ctx->request->pool, &parts.query, "",
-                                     &cache->args)
-           != NGX_OK)
+    if ((cache->args.len
+         && ngx_http_llm_cache_hashed(ctx->request->pool, &parts.query, "",
+                                      &cache->args)
+            != NGX_OK)
+        || (cache->account.len
+            && ngx_http_llm_cache_client(targets)
+            && ngx_http_llm_cache_hashed(ctx->request->pool, &parts.account,
+                                         "", &cache->account)
+               != NGX_OK))
     {
         return NGX_ERROR;
     }

@@ -191,6 +191,7 @@ ngx_http_llm_cache_digest(ngx_http_llm_ctx_t *ctx)
         || ngx_http_llm_mac_add(ngx_http_llm_mac, &cache->version) != NGX_OK
         || ngx_http_llm_mac_add(ngx_http_llm_mac, &cache->openai_beta)
            != NGX_OK
+        || ngx_http_llm_mac_add(ngx_http_llm_mac, &cache->account) != NGX_OK
         || EVP_MAC_update(ngx_http_llm_mac, ctx->rq.body.data,
                           ctx->rq.body.len)
            != 1

@@ -67,12 +67,17 @@ ngx_int_t ngx_http_llm_cache_init_module(ngx_cycle_t *cycle);
 ngx_int_t ngx_http_llm_cache_begin(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx,
     llm_error_t *err);
-ngx_int_t ngx_http_llm_cache_stale(ngx_http_llm_ctx_t *ctx,
-    ngx_uint_t failure);
 ngx_uint_t ngx_http_llm_cache_status(ngx_http_llm_ctx_t *ctx);
 ngx_str_t *ngx_http_llm_cache_name(ngx_uint_t status);
 ngx_int_t ngx_http_llm_cache_headers(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_cache_count(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_cache_cleanup(ngx_http_llm_ctx_t *ctx);
+uint64_t ngx_http_llm_epoch(void);
+
+/* ngx_http_llm_cache_serve.c: an entry becomes a flight */
+ngx_int_t ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx, uint64_t limit);
+ngx_int_t ngx_http_llm_cache_stale(ngx_http_llm_ctx_t *ctx,
+    ngx_uint_t failure);
 
 /* ngx_http_llm_cache_head.c: what a request's head says to it */
 ngx_int_t ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx);
@@ -80,6 +85,7 @@ ngx_int_t ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx);
 /* ngx_http_llm_cache_key.c: what of a request makes its key */
 ngx_int_t ngx_http_llm_cache_scope(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_cache_key(ngx_http_llm_ctx_t *ctx);
+ngx_uint_t ngx_http_llm_cache_client(ngx_http_llm_targets_t *targets);
 void ngx_http_llm_cache_key_exit_worker(void);
 
 /* ngx_http_llm_cache_seen.c: keys of requests that were seen before */

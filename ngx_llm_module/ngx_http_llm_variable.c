@@ -216,7 +216,7 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
         break;
 
     case NGX_HTTP_LLM_V_CACHE:
-        if (ctx->cache || ctx->attempt) {
+        if (ctx->cache ? ctx->cache->asked : ctx->attempt != NULL) {
             s = *ngx_http_llm_cache_name(ngx_http_llm_cache_status(ctx));
         }
 

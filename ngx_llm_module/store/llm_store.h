@@ -148,6 +148,8 @@ typedef struct {
                                           joined by ',' */
     llm_str_t              version;    /* anthropic-version */
     llm_str_t              openai_beta;
+    llm_str_t              account;    /* OpenAI-Organization and -Project,
+                                          where they are sent on; hashed */
     llm_str_t              route;      /* the targets, as configured */
     llm_str_t              provider;   /* hex digest of how they are called */
     llm_str_t              scope;      /* "key sha256:HEX",

@@ -34,6 +34,7 @@ static const llm_store_part_t  llm_store_parts[] = {
     { "beta", offsetof(llm_key_parts_t, beta) },
     { "version", offsetof(llm_key_parts_t, version) },
     { "openai_beta", offsetof(llm_key_parts_t, openai_beta) },
+    { "account", offsetof(llm_key_parts_t, account) },
     { "route", offsetof(llm_key_parts_t, route) },
     { "provider", offsetof(llm_key_parts_t, provider) },
     { "scope", offsetof(llm_key_parts_t, scope) },

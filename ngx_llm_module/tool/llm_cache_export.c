@@ -172,8 +172,8 @@ llm_cache_material(llm_cache_out_t *o, const llm_entry_t *e,
     llm_int_t                rc;
     llm_uint_t               i;
 
-    enum { DIALECT = 0, ENDPOINT, QUERY, BETA, VERSION, OPENAI_BETA, ROUTE,
-           PROVIDER, SCOPE, REQUEST, MAX };
+    enum { DIALECT = 0, ENDPOINT, QUERY, BETA, VERSION, OPENAI_BETA, ACCOUNT,
+           ROUTE, PROVIDER, SCOPE, REQUEST, MAX };
 
     llm_json_value_t         v[MAX];
     static const llm_str_t   names[MAX] = {
@@ -183,6 +183,7 @@ llm_cache_material(llm_cache_out_t *o, const llm_entry_t *e,
         llm_string("beta"),
         llm_string("version"),
         llm_string("openai_beta"),
+        llm_string("account"),
         llm_string("route"),
         llm_string("provider"),
         llm_string("scope"),

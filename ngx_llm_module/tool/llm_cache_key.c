@@ -267,6 +267,7 @@ llm_cache_line_parts(llm_cache_line_t *l, llm_key_parts_t *parts)
     parts->beta = l->text[LINE_BETA];
     parts->version = l->text[LINE_VERSION];
     parts->openai_beta = l->text[LINE_OPENAI_BETA];
+    parts->account = l->text[LINE_ACCOUNT];
     parts->route = l->text[LINE_ROUTE];
     parts->provider = l->text[LINE_DIGEST];
     parts->scope = l->text[LINE_SCOPE];

@@ -41,6 +41,7 @@ static const llm_str_t  llm_cache_line_members[LINE_MAX] = {
     llm_string("beta"),
     llm_string("version"),
     llm_string("openai_beta"),
+    llm_string("account"),
     llm_string("route"),
     llm_string("provider_digest"),
     llm_string("provider"),

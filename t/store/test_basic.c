@@ -181,7 +181,7 @@ keys(void)
     text.len = len;
     is(&text, "{\"layout\":1,\"dialect\":\"openai\","
        "\"endpoint\":\"chat/completions\",\"query\":\"a=\\\"b\\\"\","
-       "\"beta\":\"\",\"version\":\"\",\"openai_beta\":\"\",\"route\":\"\","
+       "\"beta\":\"\",\"version\":\"\",\"openai_beta\":\"\",\"account\":\"\",\"route\":\"\","
        "\"provider\":\"\",\"scope\":\"user \xc3\xa4\\n\",\"request\":",
        "material");
 
