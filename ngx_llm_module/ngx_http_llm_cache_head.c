@@ -32,6 +32,8 @@ static u_char *ngx_http_llm_cache_comma(u_char *p, u_char *last);
 static time_t ngx_http_llm_cache_seconds(u_char *p, u_char *last);
 static ngx_int_t ngx_http_llm_cache_list(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_lines_t *lines, ngx_str_t *list);
+static ngx_int_t ngx_http_llm_cache_account(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_lines_t *organization, ngx_http_llm_lines_t *project);
 static int ngx_libc_cdecl ngx_http_llm_cmp_str(const void *one,
     const void *two);
 static ngx_int_t ngx_http_llm_cache_args(ngx_http_llm_ctx_t *ctx);
@@ -50,7 +52,7 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
     ngx_list_part_t        *part;
     ngx_table_elt_t        *h;
     ngx_http_request_t     *r;
-    ngx_http_llm_lines_t    beta, version, openai, account;
+    ngx_http_llm_lines_t    beta, version, openai, organization, project;
     ngx_http_llm_cached_t  *cache;
 
     r = ctx->request;
@@ -59,7 +61,8 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
     beta.n = 0;
     version.n = 0;
     openai.n = 0;
-    account.n = 0;
+    organization.n = 0;
+    project.n = 0;
 
     part = &r->headers_in.headers.part;
     h = part->elts;
@@ -125,7 +128,7 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
                 rc = ngx_http_llm_cache_line(&beta, &h[i].value);
 
             } else if (ngx_http_llm_named("openai-project")) {
-                rc = ngx_http_llm_cache_line(&account, &h[i].value);
+                rc = ngx_http_llm_cache_line(&project, &h[i].value);
             }
 
             break;
@@ -139,7 +142,7 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
 
         case 19:
             if (ngx_http_llm_named("openai-organization")) {
-                rc = ngx_http_llm_cache_line(&account, &h[i].value);
+                rc = ngx_http_llm_cache_line(&organization, &h[i].value);
             }
 
             break;
@@ -154,7 +157,7 @@ ngx_http_llm_cache_gather(ngx_http_llm_ctx_t *ctx)
         || ngx_http_llm_cache_list(ctx, &version, &cache->version) != NGX_OK
         || ngx_http_llm_cache_list(ctx, &openai, &cache->openai_beta)
            != NGX_OK
-        || ngx_http_llm_cache_list(ctx, &account, &cache->account) != NGX_OK)
+        || ngx_http_llm_cache_account(ctx, &organization, &project) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -424,6 +427,40 @@ ngx_http_llm_cache_list(ngx_http_llm_ctx_t *ctx, ngx_http_llm_lines_t *lines,
     }
 
     list->len = p - list->data;
+
+    return NGX_OK;
+}
+
+
+/* a line for each: the one is not taken for the other */
+
+static ngx_int_t
+ngx_http_llm_cache_account(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_lines_t *organization, ngx_http_llm_lines_t *project)
+{
+    u_char     *p;
+    ngx_str_t   names[2];
+
+    if (organization->n == 0 && project->n == 0) {
+        return NGX_OK;
+    }
+
+    ngx_memzero(names, sizeof(names));
+
+    if (ngx_http_llm_cache_list(ctx, organization, &names[0]) != NGX_OK
+        || ngx_http_llm_cache_list(ctx, project, &names[1]) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    p = ngx_pnalloc(ctx->request->pool, names[0].len + names[1].len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->cache->account.data = p;
+    ctx->cache->account.len = ngx_sprintf(p, "%V\n%V", &names[0], &names[1])
+                              - p;
 
     return NGX_OK;
 }

@@ -464,6 +464,7 @@ ngx_http_llm_retry_backoff(ngx_event_t *ev)
             ctx->spent = ctx->tries > 1;
 
             if (ngx_http_llm_cache_stale(ctx, LLM_FAIL_AWAY) == NGX_OK) {
+                ctx->error = ngx_http_llm_retry_closed(ctx);
                 ngx_http_llm_flight_wake(ctx->flight);
                 goto done;
             }
