@@ -70,8 +70,9 @@ sub purge {
 my %plain = (say => Caching::question(), prefix => '/slow');
 my %stream = (say => Caching::question(), prefix => '/slow', stream => 1);
 my %failing = (say => Caching::question());
+my @faults = map { { say => Caching::question(), stream => 1 } } 1 .. 3;
 is_cache($c->try('chat', %$_), 'MISS', 'to be stale')
-    for \%plain, \%stream, \%failing;
+    for \%plain, \%stream, \%failing, @faults;
 nap(2.1);
 
 
@@ -119,6 +120,12 @@ nap(2.1);
     is_cache($x, 'STALE', 'a 500', calls => 1);
     is(Caching->logged($x)->{error}, 'upstream_500', 'a 500: why');
 
+    for my $fault (qw(reset bad_head error_first)) {
+        $x = $c->try('chat', %{ shift @faults }, mock => { fault => $fault });
+        is_cache($x, 'STALE', $fault, any_calls => 1);
+        isnt(Caching->logged($x)->{error}, '', "$fault: why");
+    }
+
     for my $stream (0, 1) {
         $x = $c->try('chat', prefix => '/once', say => Caching::question(),
                      stream => $stream);
@@ -156,9 +163,10 @@ for my $case (['http\'s deny', undef, '/llm'],
 # --- purging: of which site
 
 for my $case (
-    ['evil.example', 'evil.example', 403], ['evil.example:81',
-    'evil.example:81', 403], ['localhost.evil.example',
-    'localhost.evil.example', 403], ['localhostess', 'localhostess', 403],
+    ['evil.example', 'evil.example', 403],
+    ['evil.example:81', 'evil.example:81', 403],
+    ['localhost.evil.example', 'localhost.evil.example', 403],
+    ['localhostess', 'localhostess', 403],
     ['127.0.0.1.evil.example', '127.0.0.1.evil.example', 403],
     ['127.0.0.1', 'evil.example', 403],
     ['localhost', 'localhost', 200], ['LocalHost:8080', 'localhost:8080', 200],
@@ -200,7 +208,8 @@ my %NONE = (
         '{"data":[{"embedding":[]}]}', '{"data":[{"embedding":""}]}',
         '{"data":[{"embedding":[1]},{"index":1}]}'],
     count => ['{}', '{"detail":"queued, come back later"}',
-        '{"input_tokens":null}', '{"input_tokens":"5"}', '{"x":{"input_tokens":5}}'],
+        '{"input_tokens":null}', '{"input_tokens":"5"}',
+        '{"x":{"input_tokens":5}}'],
 );
 my %SOME = (
     embeddings => ['{"data":[{"embedding":[1]}]}',
