@@ -35,6 +35,12 @@ my $c = Caching->new(
         key none;
         breaker failures=3 window=30s open=30s;
     }
+    llm_adapter_provider theirs {
+        endpoint http://127.0.0.1:%%MOCK%%/v1;
+        dialect openai;
+        key client;
+        breaker off;
+    }
 EOT2
     server => "$REALIP location = /own { allow 198.51.100.0/24; deny all;"
               . ' llm_adapter_status purge=on; }',
@@ -51,6 +57,7 @@ EOT2
         '/slow/v1/' => "llm_adapter frail; llm_adapter_retry $RETRY;",
         '/once/v1/' => 'llm_adapter frail;',
         '/long/v1/' => 'llm_adapter_cache on;',
+        '/theirs/v1/' => 'llm_adapter theirs; llm_adapter_cache on;',
         '/team/v1/' => 'llm_adapter_cache on scope=$http_x_team;',
     });
 my ($t, $mock) = @$c{qw(t mock)};
@@ -361,6 +368,48 @@ for my $scope ('$llm_model', '${llm_model}', 'x$llm_requested_model',
         vars => { MOCK => $mock->port });
     ok(!$ok, "scope=$scope is refused");
     like($text, qr/\[emerg\].*invalid scope/, "scope=$scope: why");
+}
+
+
+# --- whose account it is, where the client's own key is sent on
+
+{
+    my ($org, $project) = qw(openai-organization openai-project);
+    my @accounts = ([], [$org => 'a'], [$org => 'b'], [$project => 'a'],
+                    [$project => 'b'], [$org => 'a', $project => 'b'],
+                    [$org => 'b', $project => 'a'],
+                    [$org => 'SECRET', $project => 'SECRET']);
+    my %ask = (say => Caching::question(), prefix => '/theirs');
+    my %ours = (say => Caching::question(), prefix => '/long');
+
+    for my $state (qw(MISS HIT)) {
+        for my $headers (@accounts) {
+            is_cache($c->try('chat', %ask, headers => $headers), $state,
+                     join ' ', 'an account of theirs:', @$headers);
+        }
+    }
+
+    is_cache($c->try('chat', %ours, headers => [$org => 'a']), 'MISS',
+             'our account');
+    is_cache($c->try('chat', %ours, headers => [$org => 'b']), 'HIT',
+             'our account, whatever they say');
+    unlike(data(), qr/SECRET/, 'no account is in the file');
+}
+
+for my $case (['on scope=global', 'client', 1],
+              ['on scope=$http_x_team', 'client', 1],
+              ['on', 'client', 0], ['on scope=user', 'client', 0],
+              ['off', 'client', 0], ['on scope=global', 'none', 0])
+{
+    my ($cache, $key, $warned) = @$case;
+    my ($ok, $text) = check_conf(gateway_conf(
+        $c->conf_options(cache => $cache, provider => "key $key;")),
+        vars => { MOCK => $mock->port });
+    my $warning = qr/\[warn\].*scope of "llm_adapter_cache"/;
+
+    ok($ok, "cache $cache, key $key: fine") or diag($text);
+    is($text =~ $warning ? 1 : 0, $warned,
+       "cache $cache, key $key: " . ($warned ? 'warned' : 'no warning'));
 }
 
 no_alerts($t);
