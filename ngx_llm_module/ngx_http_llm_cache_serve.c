@@ -32,14 +32,14 @@ static ngx_int_t ngx_http_llm_cache_str(ngx_pool_t *pool, ngx_str_t *dst,
 ngx_int_t
 ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx, uint64_t limit)
 {
-    uint64_t                now, age, newest;
-    llm_int_t               rc;
-    llm_str_t               text;
-    ngx_int_t               found;
-    ngx_uint_t              i, form, moving;
-    llm_store_t            *store;
-    llm_entry_t             e;
-    ngx_http_llm_cached_t  *cache;
+    uint64_t                   now, age, newest;
+    llm_int_t                  rc;
+    llm_str_t                  text;
+    ngx_int_t                  found;
+    ngx_uint_t                 i, form, moving;
+    llm_store_t               *store;
+    llm_entry_t                e;
+    ngx_http_llm_cached_t     *cache;
     ngx_http_llm_main_conf_t  *lmcf;
 
     cache = ctx->cache;
@@ -54,6 +54,7 @@ ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx, uint64_t limit)
     lmcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_llm_module);
 
     newest = ngx_http_llm_news_get(lmcf->shared, cache->key, now, &moving);
+    rc = LLM_DECLINED;
     found = NGX_DECLINED;
     form = ctx->rq.stream;
 
@@ -87,20 +88,23 @@ ngx_http_llm_cache_get(ngx_http_llm_ctx_t *ctx, uint64_t limit)
             }
         }
 
-        llm_store_release(store);
-
         if (found == NGX_OK) {
             llm_store_mark(store, cache->key);
         }
 
-        if (found == NGX_ERROR) {
-            return NGX_DECLINED;
-        }
-
-        if (rc == LLM_ERROR) {
-            ngx_http_llm_cache_broken();
+        if (found == NGX_ERROR || rc == LLM_ERROR) {
             break;
         }
+    }
+
+    llm_store_release(store);
+
+    if (rc == LLM_ERROR) {
+        ngx_http_llm_cache_broken();
+    }
+
+    if (found == NGX_ERROR) {
+        found = NGX_DECLINED;
     }
 
     cache->key[LLM_KEY_LEN - 1] &= 0xfe;

@@ -92,6 +92,13 @@ llm_store_free(llm_store_t *s)
 static llm_int_t
 llm_store_hold(llm_store_t *s)
 {
+    if (s->held) {
+
+        /* another one in the same turn */
+
+        return LLM_OK;
+    }
+
     if (pthread_mutex_trylock(&s->lock) != 0) {
         return LLM_AGAIN;
     }
@@ -179,7 +186,7 @@ llm_store_lookup(llm_store_t *s, void *data)
     MDB_val           key, value;
     llm_store_get_t  *get = data;
 
-    rc = llm_store_renew(s);
+    rc = s->renewed ? 0 : llm_store_renew(s);
     if (rc) {
         return rc;
     }

@@ -201,7 +201,7 @@ llm_int_t llm_store_open(llm_store_t *s);
 /*
  * Quick.  LLM_OK: *e, whose texts lie in the file: copy them, then call
  * llm_store_release() in the same turn of the event loop, whatever came back
- * here.  key's last bit says which form is wanted.  An entry is given, though
+ * here.  Several may be called before, and see the same state of the file.  key's last bit says which form is wanted.  An entry is given, though
  * its time is over, as long as it is there; not one that a purge has hit.
  * LLM_DECLINED: none.  LLM_AGAIN: not open, or just being reopened.
  * LLM_ERROR: the file has gone or is bad: call llm_store_open().
