@@ -106,6 +106,12 @@ def _():
             return messages_stream()
         except RuntimeError as e:
             missing = e
+        except anthropic.APIConnectionError as e:
+            # nor does it tell that it closes a connection, just as the next
+            # request comes; the gateway is to make nothing of that
+            if GATEWAY:
+                raise
+            missing = e
     raise missing
 
 
