@@ -479,8 +479,8 @@ ngx_http_llm_cache_postconf(ngx_conf_t *cf)
 }
 
 
-/* a provider that asks for the client's own key refuses who has none; the cache
- * of everybody does not */
+/* a provider that asks for the client's own key refuses who has none; the
+ * cache of everybody does not */
 
 static void
 ngx_http_llm_cache_warn(ngx_conf_t *cf, ngx_http_llm_main_conf_t *lmcf,

@@ -8,7 +8,7 @@
  * moment, or lost on its way.
  *
  * A table of words in shared memory: half of the key's digest, whatever the
- * form, the lower half of the time in ms but for its last two bits, and these.
+ * form, the lower half of the time in ms but for its last three bits, and these.
  * They are written without a lock: one that is lost, or gives place to another
  * one, costs only this knowledge.
  */
@@ -22,13 +22,19 @@
                                                   use that there is a newer */
 
 #define NGX_HTTP_LLM_HALF     0xffffffff00000000
-#define NGX_HTTP_LLM_ARRIVED  1                /* or lost */
-#define NGX_HTTP_LLM_ALONE    2                /* what is older is superseded */
+#define NGX_HTTP_LLM_ARRIVED  1                /* it is not on its way */
+#define NGX_HTTP_LLM_ALONE    2                /* what is older has had its
+                                                  time */
 
-#define ngx_http_llm_news_time(word)  ((uint32_t) (word) & 0xfffffffc)
+#define NGX_HTTP_LLM_LOST     4                /* nor in the file */
+
+#define NGX_HTTP_LLM_SETTLED  10000            /* ms, after which nothing older
+                                                  comes to the file */
+
+#define ngx_http_llm_news_time(word)  ((uint32_t) (word) & 0xfffffff8)
 
 
-
+static ngx_atomic_uint_t ngx_http_llm_news_word(llm_entry_t *e);
 static ngx_atomic_uint_t ngx_http_llm_news_half(u_char *key, size_t offset);
 static ngx_atomic_t *ngx_http_llm_news_slot(ngx_http_llm_shared_t *shared,
     u_char *key, uint32_t now, ngx_atomic_t **spare);
@@ -37,7 +43,7 @@ static ngx_atomic_t *ngx_http_llm_news_slot(ngx_http_llm_shared_t *shared,
 static ngx_atomic_uint_t
 ngx_http_llm_news_word(llm_entry_t *e)
 {
-    return ngx_http_llm_news_half(e->key, 4) << 32 | (e->made & 0xfffffffc)
+    return ngx_http_llm_news_half(e->key, 4) << 32 | (e->made & 0xfffffff8)
            | ((e->flags & LLM_ENTRY_ALONE) ? NGX_HTTP_LLM_ALONE : 0);
 }
 
@@ -60,14 +66,14 @@ ngx_http_llm_news_slot(ngx_http_llm_shared_t *shared, u_char *key,
     uint32_t now, ngx_atomic_t **spare)
 {
     uint32_t            age, oldest;
-    ngx_uint_t          i;
+    ngx_uint_t          i, n;
     ngx_atomic_t       *set;
     ngx_atomic_uint_t   half, value;
 
     half = ngx_http_llm_news_half(key, 4) << 32;
 
-    set = &shared->news[(ngx_http_llm_news_half(key, 0) & (NGX_HTTP_LLM_NEWS - 1))
-                        & ~(NGX_HTTP_LLM_WAYS - 1)];
+    n = ngx_http_llm_news_half(key, 0) & (NGX_HTTP_LLM_NEWS - 1);
+    set = &shared->news[n & ~(NGX_HTTP_LLM_WAYS - 1)];
     oldest = 0;
     *spare = set;
 
@@ -96,6 +102,7 @@ ngx_http_llm_news_slot(ngx_http_llm_shared_t *shared, u_char *key,
 void
 ngx_http_llm_news_put(ngx_http_llm_shared_t *shared, llm_entry_t *e)
 {
+    int32_t             later;
     ngx_atomic_t       *slot, *spare;
     ngx_atomic_uint_t   word, value;
 
@@ -108,15 +115,20 @@ ngx_http_llm_news_put(ngx_http_llm_shared_t *shared, llm_entry_t *e)
     }
 
     value = *slot;
+    later = ngx_http_llm_news_time(word) - ngx_http_llm_news_time(value);
 
-    if ((value & NGX_HTTP_LLM_HALF) == (word & NGX_HTTP_LLM_HALF)
-        && ((int32_t) (ngx_http_llm_news_time(word) - ngx_http_llm_news_time(value)) < 0
-            || ((value & NGX_HTTP_LLM_ALONE) && !(word & NGX_HTTP_LLM_ALONE))))
-    {
-        /* another worker has a newer one on its way; or one was asked for
+    if ((value & NGX_HTTP_LLM_HALF) == (word & NGX_HTTP_LLM_HALF)) {
+
+        /* another worker may have a newer one on its way; or one was asked for
          * afresh and lost, and this one is of one form only */
 
-        return;
+        if (later < 0
+            || ((value & NGX_HTTP_LLM_ALONE) && !(word & NGX_HTTP_LLM_ALONE)
+                && ((value & NGX_HTTP_LLM_LOST)
+                    || later < NGX_HTTP_LLM_SETTLED)))
+        {
+            return;
+        }
     }
 
     *slot = word;
@@ -126,7 +138,8 @@ ngx_http_llm_news_put(ngx_http_llm_shared_t *shared, llm_entry_t *e)
 /* it is in the file, or lost */
 
 void
-ngx_http_llm_news_arrived(ngx_http_llm_shared_t *shared, llm_entry_t *e)
+ngx_http_llm_news_arrived(ngx_http_llm_shared_t *shared, llm_entry_t *e,
+    ngx_uint_t lost)
 {
     ngx_atomic_t       *slot, *spare;
     ngx_atomic_uint_t   word;
@@ -135,15 +148,16 @@ ngx_http_llm_news_arrived(ngx_http_llm_shared_t *shared, llm_entry_t *e)
 
     if (slot) {
         word = ngx_http_llm_news_word(e);
-        (void) ngx_atomic_cmp_set(slot, word, word | NGX_HTTP_LLM_ARRIVED);
+        (void) ngx_atomic_cmp_set(slot, word, word | NGX_HTTP_LLM_ARRIVED
+                                         | (lost ? NGX_HTTP_LLM_LOST : 0));
     }
 }
 
 
 /*
  * When the answer to this question was last asked for afresh, as far as it is
- * known: ms, epoch; 0: not known.  *moving: the newest answer may be on its way
- * to the file.
+ * known: ms, epoch; 0: not known.  *moving: the newest answer may be on its
+ * way to the file.
  */
 
 uint64_t

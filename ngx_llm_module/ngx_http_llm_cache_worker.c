@@ -538,7 +538,9 @@ ngx_http_llm_cache_done(ngx_event_t *ev)
 
     for (i = 0; i < work->n; i++) {
 
-        ngx_http_llm_news_arrived(w->lmcf->shared, &work->items[i]->entry);
+        ngx_http_llm_news_arrived(w->lmcf->shared, &work->items[i]->entry,
+                                  work->opened != LLM_OK
+                                  || work->written != LLM_OK);
 
         if (work->opened != LLM_OK) {
             ngx_http_llm_cache_drop(work->items[i]);
@@ -596,7 +598,7 @@ ngx_http_llm_cache_drop(ngx_http_llm_item_t *item)
                        __ATOMIC_RELAXED);
 
     ngx_http_llm_news_arrived(ngx_http_llm_cache_w.lmcf->shared,
-                              &item->entry);
+                              &item->entry, 1);
     ngx_http_llm_item_free(item);
 }
 

@@ -115,7 +115,7 @@ ngx_int_t ngx_http_llm_cache_purge(ngx_http_llm_purge_t *purge);
 /* ngx_http_llm_cache_news.c: what was answered lately */
 void ngx_http_llm_news_put(ngx_http_llm_shared_t *shared, llm_entry_t *e);
 void ngx_http_llm_news_arrived(ngx_http_llm_shared_t *shared,
-    llm_entry_t *e);
+    llm_entry_t *e, ngx_uint_t lost);
 uint64_t ngx_http_llm_news_get(ngx_http_llm_shared_t *shared, u_char *key,
     uint64_t now, ngx_uint_t *moving);
 
