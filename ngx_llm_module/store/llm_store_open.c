@@ -457,8 +457,17 @@ llm_store_env(llm_store_t *s, llm_store_open_t *o)
 
     want = s->conf->size ? llm_store_map(s->conf->size) : o->file.mapsize;
 
-    size = (o->file.last + 1) * o->file.psize + LLM_STORE_SPARE;
-    mdb_env_set_mapsize(env, size > want ? size : want);
+    size = (o->file.last + 1) * o->file.psize;
+
+    if (size > want) {
+
+        /* what it had before, if that was more than it is */
+
+        want = o->file.mapsize > size ? o->file.mapsize
+                                      : size + LLM_STORE_SPARE;
+    }
+
+    mdb_env_set_mapsize(env, want);
 
     rc = mdb_env_open(env, s->conf->path, flags, 0600);
 
