@@ -656,6 +656,91 @@ unfit_streams(void)
 }
 
 
+/* plain answers of endpoints that have no finish reason */
+
+typedef struct {
+    const llm_dialect_t   *dialect;
+    const char            *path;
+    const char            *body;
+    llm_uint_t             says;
+} says_t;
+
+
+#define E1  "{\"embedding\":[0.5,-1]}"
+
+
+static const says_t  says[] = {
+    { OA, EMB, "{\"data\":[" E1 "]}", 1 },
+    { OA, EMB, "{\"data\":[" E1 "," E1 "," E1 "]}", 1 },
+    { OA, EMB, " { \"object\" : \"list\" , \"data\" : [ { \"index\" : 0 , "
+      "\"embedding\" : [ 1 ] } ] , \"usage\" : {} } ", 1 },
+    { OA, EMB, "{\"data\":[{\"embedding\":\"AACAPw==\"}]}", 1 },
+    { OA, EMB, "{\"d\\u0061ta\":[{\"embeddin\\u0067\":[1]}]}", 1 },
+    { OA, EMB, "{\"data\":[],\"data\":[" E1 "]}", 1 },
+    { OA, EMB, "{\"data\":[" E1 "],\"data\":[]}", 0 },
+    { OA, EMB, "{}", 0 },
+    { OA, EMB, "{\"detail\":\"queued, come back later\"}", 0 },
+    { OA, EMB, "{\"data\":[]}", 0 },
+    { OA, EMB, "{\"data\":null}", 0 },
+    { OA, EMB, "{\"data\":\"x\"}", 0 },
+    { OA, EMB, "{\"data\":" E1 "}", 0 },
+    { OA, EMB, "{\"data\":[1]}", 0 },
+    { OA, EMB, "{\"data\":[null]}", 0 },
+    { OA, EMB, "{\"data\":[[" E1 "]]}", 0 },
+    { OA, EMB, "{\"data\":[{}]}", 0 },
+    { OA, EMB, "{\"data\":[{\"embedding\":null}]}", 0 },
+    { OA, EMB, "{\"data\":[{\"embedding\":[]}]}", 0 },
+    { OA, EMB, "{\"data\":[{\"embedding\":\"\"}]}", 0 },
+    { OA, EMB, "{\"data\":[{\"embedding\":{\"a\":1}}]}", 0 },
+    { OA, EMB, "{\"data\":[{\"embedding\":1}]}", 0 },
+    { OA, EMB, "{\"data\":[" E1 ",{\"index\":1}]}", 0 },
+    { OA, EMB, "{\"data\":[{\"index\":0}," E1 "]}", 0 },
+    { OA, EMB, "{\"data\":[" E1 ",7]}", 0 },
+    { OA, EMB, "{\"data\":[7," E1 "]}", 0 },
+    { OA, EMB, "{\"x\":{\"data\":[" E1 "]}}", 0 },
+    { OA, EMB, "[" E1 "]", 0 },
+
+    { AN, COUNT, "{\"input_tokens\":5}", 1 },
+    { AN, COUNT, " { \"x\" : {} , \"input_tokens\" : 0 } ", 1 },
+    { AN, COUNT, "{\"input_token\\u0073\":5}", 1 },
+    { AN, COUNT, "{}", 0 },
+    { AN, COUNT, "{\"detail\":\"queued, come back later\"}", 0 },
+    { AN, COUNT, "{\"input_tokens\":null}", 0 },
+    { AN, COUNT, "{\"input_tokens\":\"5\"}", 0 },
+    { AN, COUNT, "{\"input_tokens\":[5]}", 0 },
+    { AN, COUNT, "{\"x\":{\"input_tokens\":5}}", 0 },
+    { AN, COUNT, "5", 0 },
+
+    /* the others say how they ended */
+
+    { OA, CHAT, "{}", 1 },
+    { OA, COMP, "{}", 1 },
+    { OA, RESP, "{}", 1 },
+    { AN, MSGS, "{}", 1 }
+};
+
+
+static void
+says_table(void)
+{
+    size_t         i;
+    llm_str_t      s;
+    llm_uint_t     got;
+    const says_t  *t;
+
+    for (i = 0; i < sizeof(says) / sizeof(says[0]); i++) {
+        t = &says[i];
+        s.len = strlen(t->body);
+        s.data = exact(t->body, s.len);
+
+        got = t->dialect->caching->says(endpoint(t->dialect, t->path), &s);
+
+        ok(got == t->says, "%s says %d: %s", t->path, (int) got, t->body);
+        free(s.data);
+    }
+}
+
+
 int
 main(void)
 {
@@ -666,6 +751,7 @@ main(void)
 
     unfit_plain();
     unfit_streams();
+    says_table();
 
     return done();
 }

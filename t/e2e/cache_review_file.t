@@ -249,7 +249,7 @@ SKIP: {
 
     is(load($port, 4000), 4000, 'filled');
 
-    my @ends = map { load_on($port) } 1, 2;
+    my $end = load_on($port);
 
     for my $n (1 .. 5) {
         ok($c->{t}->reload, "reload $n");
@@ -257,7 +257,7 @@ SKIP: {
         $most = file_size($c) if file_size($c) > $most;
     }
 
-    $_->() for @ends;
+    $end->();
     is(load($port, 2000), 2000, 'goes on');
     $most = file_size($c) if file_size($c) > $most;
     cmp_ok($most, '<', 6 * 1024 * 1024, '5 reloads: size=4m is 4m');

@@ -3,7 +3,7 @@
  * Copyright (C) ngx_http_llm_module authors
  *
  * Purges: of each kind, at once and for every process, stores that began
- * before, deletion by and by, a list that is full, clocks.
+ * before, deletion by and by, a list that is full, clocks, a file that is full.
  */
 
 
@@ -314,6 +314,86 @@ back(cache_t *c)
 }
 
 
+static double
+megabytes(void)
+{
+    struct stat  st;
+
+    return stat(file("data.mdb"), &st) == 0 ? (double) st.st_size / MB : 0;
+}
+
+
+/*
+ * A file that has been full of small entries for long has no pages in a row
+ * left.  Purges can be written even so, also after it was opened again, and it
+ * does not grow by that.
+ */
+
+static void
+crowded(void)
+{
+    int           i, k, bad, lost;
+    char          name[32];
+    item_t        t[250];
+    cache_t       c;
+    llm_entry_t  *e[250];
+    llm_purged_t  res;
+
+    dir_empty();
+    is_int(cache_open(&c, 4 * MB), LLM_OK, "crowded: open");
+
+    bad = 0;
+
+    for (i = 0; i < 200; i++) {
+        snprintf(name, sizeof(name), "model-x%d", i);
+        bad += (purge(&c, LLM_PURGE_MODEL, name, &res) != LLM_OK);
+    }
+
+    is_int(bad, 0, "crowded: 200 purges");
+
+    bad = 0;
+    lost = 0;
+
+    for (i = 0; i < 200; i++) {
+
+        for (k = 0; k < 250; k++) {
+            item_init(&t[k], i * 250 + k, 100 + k * 7919 % 1000);
+            e[k] = &t[k].e;
+        }
+
+        lost += (llm_store_write(c.store, e, 250) == LLM_ERROR);
+
+        for (k = 0; k < 250; k++) {
+            item_free(&t[k]);
+        }
+
+        if (i % 10 == 9) {
+            snprintf(name, sizeof(name), "model-y%d", i);
+            bad += (purge(&c, LLM_PURGE_MODEL, name, &res) != LLM_OK);
+        }
+
+        if (i % 40 == 39) {
+            cache_close(&c);
+            bad += (cache_open(&c, 4 * MB) != LLM_OK);
+        }
+    }
+
+    is_int(bad, 0, "crowded: purges are written");
+    is_int(lost, 0, "crowded: and so is the rest");
+    ok(megabytes() < 5.5, "crowded: %.1f MB", megabytes());
+
+    usleep(2000);
+    put(&c, 3, 500);
+    is_int(get(&c, 3, 500), LLM_OK, "crowded: is there");
+    usleep(2000);
+    is_int(purge(&c, LLM_PURGE_ALL, "", &res), LLM_OK, "crowded: all");
+    is_int(get(&c, 3, 500), LLM_DECLINED, "crowded: gone");
+    tend(&c);
+
+    cache_close(&c);
+}
+
+
 int
 main(void)
 {
@@ -334,6 +414,8 @@ main(void)
     back(&c);
 
     cache_close(&c);
+
+    crowded();
 
     return done();
 }
