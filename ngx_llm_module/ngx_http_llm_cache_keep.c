@@ -17,6 +17,7 @@
 #define NGX_HTTP_LLM_KEEP_FIRST  4096
 
 
+static const char *ngx_http_llm_keep_unfit(ngx_http_llm_attempt_t *a);
 static ngx_http_llm_item_t *ngx_http_llm_keep_item(ngx_http_llm_attempt_t *a);
 static ngx_int_t ngx_http_llm_keep_request(ngx_http_llm_cached_t *cache,
     ngx_http_llm_item_t *item);
@@ -226,7 +227,7 @@ ngx_http_llm_keep_give_up(ngx_http_llm_ctx_t *ctx, const char *reason)
 
 /* why the answer, which is whole, is not to be kept; NULL: it is */
 
-const char *
+static const char *
 ngx_http_llm_keep_unfit(ngx_http_llm_attempt_t *a)
 {
     llm_str_t                 text;

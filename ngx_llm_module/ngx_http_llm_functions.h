@@ -101,7 +101,6 @@ void ngx_http_llm_keep_reset(ngx_http_llm_flight_t *f);
 void ngx_http_llm_keep_free(ngx_http_llm_flight_t *f);
 void ngx_http_llm_keep_end(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_keep_give_up(ngx_http_llm_ctx_t *ctx, const char *reason);
-const char *ngx_http_llm_keep_unfit(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_item_free(ngx_http_llm_item_t *item);
 
 /* ngx_http_llm_cache_worker.c: a worker's part in the file */

@@ -265,6 +265,10 @@ llm_store_map(uint64_t size)
 
 
 llm_int_t llm_store_make_room(llm_store_t *s, uint64_t pages);
+int llm_store_purges_write(llm_store_t *s, MDB_txn *txn,
+    const llm_store_purges_t *pl);
+int llm_store_purge_one(const llm_store_purge_t *rec, const llm_entry_t *e,
+    uint64_t seq);
 int llm_store_purges_read(llm_store_t *s, MDB_txn *txn,
     llm_store_purges_t *pl);
 /* 1 if one has hit the entry, written when the list's number was seq */
