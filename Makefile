@@ -27,7 +27,7 @@ CFLAGS_MODULE = -g -O2 -fstack-protector-strong -Wformat \
 	-Werror=format-security -fPIC
 
 SOURCES = $(wildcard ngx_llm_module/*.[ch] ngx_llm_module/core/*.[ch] \
-	ngx_llm_module/store/*.[ch])
+	ngx_llm_module/store/*.[ch] ngx_llm_module/share/*.[ch])
 
 # the command on a cache's directory
 TOOL = $(BUILD)/llm-cache

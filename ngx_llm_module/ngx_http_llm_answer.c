@@ -75,6 +75,7 @@ ngx_http_llm_answer_framed(ngx_http_llm_attempt_t *a)
 ngx_int_t
 ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a)
 {
+    ngx_str_t               model;
     ngx_http_upstream_t    *u;
     ngx_http_llm_flight_t  *f;
 
@@ -90,6 +91,17 @@ ngx_http_llm_answer_begin(ngx_http_llm_attempt_t *a)
     f->content_length = u->headers_in.chunked
                         ? -1 : u->headers_in.content_length_n;
     f->content_type = a->content_type;
+
+    if (f->form) {
+        model = ngx_http_llm_target_model(a->ctx, a->target);
+
+        if (ngx_http_llm_coalesce_strings(f, &a->provider->name, &model,
+                                          &a->content_type)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
 
     if (ngx_http_llm_answer_framed(a)) {
         a->framer = a->provider->framing->create(&f->mem,
@@ -128,13 +140,11 @@ ngx_http_llm_answer_feed(ngx_http_llm_attempt_t *a, u_char *pos, u_char *last)
     rc = f->stream ? ngx_http_llm_answer_events(a, pos, last)
                    : ngx_http_llm_answer_plain(a, pos, last);
 
-    if (ngx_queue_empty(&f->readers)) {
+    if (f->nreaders == 0) {
 
-        /* drained: nobody will be shown it, but what is held is looked at */
+        /* drained: nobody will be shown it */
 
-        if (f->stream || f->released) {
-            ngx_http_llm_flight_trim(f, NULL);
-        }
+        ngx_http_llm_flight_trim(f);
 
     } else if (f->released && (f->appended != before || f->ended)) {
         ngx_http_llm_flight_wake(f);
@@ -413,6 +423,13 @@ ngx_http_llm_answer_end(ngx_http_llm_attempt_t *a)
     ngx_http_llm_flight_t  *f;
 
     f = a->flight;
+
+    if (!f->ended && !f->released
+        && (a->error || !a->head || !a->whole
+            || f->status >= NGX_HTTP_BAD_REQUEST))
+    {
+        (void) ngx_http_llm_lead_pass(a);
+    }
 
     if (!f->ended) {
 

@@ -175,11 +175,23 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
         return;
     }
 
-    if (f->status >= NGX_HTTP_BAD_REQUEST && !f->released
-        && ngx_http_llm_cache_stale(a->ctx, a->told) == NGX_OK)
-    {
-        ngx_http_llm_flight_wake(f);
-        return;
+    if (f->status >= NGX_HTTP_BAD_REQUEST && !f->released) {
+
+        if (a->ctx->aborted && f->nreaders && a->told != LLM_FAIL_CLIENT) {
+            ngx_http_llm_lead_lost(f);
+            return;
+        }
+
+        if (f->nreaders > 1) {
+
+            /* each of them may have an old answer instead */
+
+            f->failure = a->told;
+
+        } else if (ngx_http_llm_cache_stale(a->ctx, a->told) == NGX_OK) {
+            ngx_http_llm_flight_wake(f);
+            return;
+        }
     }
 
     f->ended = 1;
@@ -298,7 +310,7 @@ ngx_http_llm_answer_no_options(ngx_http_llm_attempt_t *a, llm_str_t *body)
     f = a->flight;
 
     if (!a->asked_usage
-        || a->request->connection->error
+        || a->ctx->request->connection->error
         || !a->provider->dialect->rejected(f->status, body))
     {
         return NGX_DECLINED;

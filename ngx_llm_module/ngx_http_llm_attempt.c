@@ -117,7 +117,6 @@ ngx_http_llm_attempt_start(ngx_http_llm_ctx_t *ctx)
     a->timer.log = r->connection->log;
 
     ctx->attempt = a;
-    ctx->flight->attempt = a;
     ctx->attempts++;
 
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
@@ -274,6 +273,7 @@ ngx_http_llm_attempt_change(ngx_http_llm_attempt_t *a, llm_change_t *change)
                         && !a->provider->no_stream_options;
 
     a->asked_usage = change->ask_usage;
+    a->flight->usage = ctx->rq.usage_asked || a->asked_usage;
 }
 
 

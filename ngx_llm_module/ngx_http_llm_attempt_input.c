@@ -190,6 +190,7 @@ ngx_http_llm_attempt_valve(ngx_http_llm_attempt_t *a)
     f = a->flight;
 
     if (f->appended - f->trimmed <= NGX_HTTP_LLM_UNREAD_HIGH
+        || f->open || f->nreaders > 1
         || !f->released || f->ended || a->whole || a->closed)
     {
         return;
@@ -225,11 +226,12 @@ ngx_http_llm_attempt_valve(ngx_http_llm_attempt_t *a)
 
 /*
  * Called by a reader that has taken something: opens the valve when there is
- * room.  The attempt runs from the posted requests, the caller runs them.
+ * room.  The attempt runs from the posted requests of its connection; if that
+ * is c, the caller runs them.
  */
 
 void
-ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a)
+ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a, ngx_connection_t *c)
 {
     ngx_http_llm_flight_t  *f;
 
@@ -252,5 +254,9 @@ ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a)
     if (!a->posted) {
         a->posted = 1;
         (void) ngx_http_post_request(a->request, &a->posted_request);
+    }
+
+    if (a->request->connection != c) {
+        ngx_post_event(a->request->connection->write, &ngx_posted_events);
     }
 }

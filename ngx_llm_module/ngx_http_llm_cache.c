@@ -32,7 +32,8 @@ static ngx_str_t  ngx_http_llm_cache_names[] = {
     ngx_string("MISS"),
     ngx_string("EXPIRED"),
     ngx_string("STALE"),
-    ngx_string("HIT")
+    ngx_string("HIT"),
+    ngx_string("COALESCED")
 };
 
 
@@ -71,7 +72,8 @@ ngx_http_llm_cache_begin(ngx_http_llm_ctx_t *ctx)
     }
 
     ctx->cache->conf = llcf->cache;
-    ctx->cache->status = NGX_HTTP_LLM_CACHE_BYPASS;
+    ctx->cache->status = llcf->cache->enable ? NGX_HTTP_LLM_CACHE_BYPASS
+                                             : NGX_HTTP_LLM_CACHE_OFF;
     ctx->cache->max_age = -1;
     ctx->cache->begun = ngx_http_llm_epoch();
 
@@ -95,7 +97,8 @@ ngx_http_llm_cache_begin(ngx_http_llm_ctx_t *ctx)
 static ngx_int_t
 ngx_http_llm_cache_quick(ngx_http_llm_ctx_t *ctx)
 {
-    if (ctx->rq.body.len > NGX_HTTP_LLM_KEY_MAX
+    if (!ctx->cache->conf->enable
+        || ctx->rq.body.len > NGX_HTTP_LLM_KEY_MAX
         || ngx_http_llm_cache_seen(ctx) != NGX_OK
         || ctx->cache->no_cache
         || ngx_http_llm_cache_moving(ctx)
@@ -147,13 +150,19 @@ ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
     }
 
     cache->asked = 1;
+    cache->status = cache->conf->enable ? NGX_HTTP_LLM_CACHE_BYPASS
+                                        : NGX_HTTP_LLM_CACHE_OFF;
 
     if (cache->waited) {
-
         return ngx_http_llm_cache_look(ctx, err);
     }
 
-    cache->status = NGX_HTTP_LLM_CACHE_BYPASS;
+    if (cache->keyed && cache->reason == NULL) {
+
+        /* it has begun anew */
+
+        goto keyed;
+    }
 
     if (cache->reason == NULL) {
         cache->reason = ngx_http_llm_cache_unasked(ctx);
@@ -185,11 +194,13 @@ ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 
     ngx_http_llm_cache_remember(ctx);
 
-    cache->store = !cache->no_store;
+keyed:
+
+    cache->store = cache->conf->enable && !cache->no_store;
 
     /* what is on its way to the file is written before what follows here */
 
-    if (ngx_http_llm_cache_await(ctx) == NGX_OK) {
+    if (cache->conf->enable && ngx_http_llm_cache_await(ctx) == NGX_OK) {
         return NGX_AGAIN;
     }
 
@@ -203,7 +214,8 @@ ngx_http_llm_cache_lookup(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 static ngx_int_t
 ngx_http_llm_cache_look(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
 {
-    ngx_http_llm_cached_t  *cache;
+    ngx_http_llm_cached_t     *cache;
+    ngx_http_llm_main_conf_t  *lmcf;
 
     cache = ctx->cache;
 
@@ -213,8 +225,16 @@ ngx_http_llm_cache_look(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
     } else if (ngx_http_llm_cache_bypassed(ctx)) {
         cache->reason = "bypass";
 
-    } else if (ngx_http_llm_cache_find(ctx) == NGX_OK) {
-        return NGX_OK;
+    } else if (cache->conf->enable) {
+
+        lmcf = ngx_http_get_module_main_conf(ctx->request,
+                                             ngx_http_llm_module);
+
+        cache->news = ngx_http_llm_news_word(lmcf->shared, cache->key);
+
+        if (ngx_http_llm_cache_find(ctx) == NGX_OK) {
+            return NGX_OK;
+        }
     }
 
     return ngx_http_llm_cache_absent(ctx, err);
@@ -291,7 +311,7 @@ ngx_http_llm_cache_absent(ngx_http_llm_ctx_t *ctx, llm_error_t *err)
         cache->reason = "no-store";
     }
 
-    if (!cache->only_if_cached) {
+    if (!cache->only_if_cached || !cache->conf->enable) {
         return NGX_DECLINED;
     }
 

@@ -28,6 +28,7 @@ enum {
     NGX_HTTP_LLM_CACHE_EXPIRED,
     NGX_HTTP_LLM_CACHE_STALE,
     NGX_HTTP_LLM_CACHE_HIT,
+    NGX_HTTP_LLM_CACHE_COALESCED,
     NGX_HTTP_LLM_CACHE_MAX
 };
 
@@ -97,6 +98,15 @@ typedef struct {
 typedef struct {
     llm_store_shared_t             store;
     ngx_atomic_t                   results[NGX_HTTP_LLM_CACHE_MAX];
+
+    /* calls that were joined */
+    ngx_atomic_t                   joined;
+    ngx_atomic_t                   full;       /* no room to join in */
+    ngx_atomic_t                   full_told;  /* s: time of the last line */
+    ngx_atomic_t                   restarted;
+    ngx_atomic_t                   lost;
+    ngx_atomic_t                   slow;
+
     u_char                         secret[32]; /* of the digests of requests */
 
     ngx_atomic_t                   news[NGX_HTTP_LLM_NEWS];
@@ -122,6 +132,8 @@ struct ngx_http_llm_cached_s {
     llm_str_t                      material;   /* what is kept of what the key
                                                   was made of */
     uint64_t                       begun;      /* ms, epoch */
+    ngx_atomic_uint_t              news;       /* the word of the key, before it
+                                                  was looked up */
     ngx_str_t                      first;      /* model of the first target */
 
     /* the client's Cache-Control */

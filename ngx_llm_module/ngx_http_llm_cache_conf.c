@@ -128,12 +128,6 @@ ngx_http_llm_cache_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    if (n == 0 && cf->args->nelts > 2) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" contradicts \"off\"", &value[2]);
-        return NGX_CONF_ERROR;
-    }
-
     cache = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_cache_conf_t));
     if (cache == NULL) {
         return NGX_CONF_ERROR;
@@ -153,6 +147,18 @@ ngx_http_llm_cache_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         if (ngx_http_llm_repeated(value, i)) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "duplicate parameter \"%V\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        /* the others are what coalescing goes by, too */
+
+        if (n == 0
+            && (ngx_strncmp(value[i].data, "ttl=", 4) == 0
+                || ngx_strncmp(value[i].data, "stale=", 6) == 0
+                || ngx_strncmp(value[i].data, "max_size=", 9) == 0))
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" contradicts \"off\"", &value[i]);
             return NGX_CONF_ERROR;
         }
 
@@ -378,12 +384,36 @@ ngx_http_llm_cache_merge(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
 {
     ngx_http_llm_main_conf_t  *lmcf;
 
-    if (conf->cache == NULL || !conf->cache->enable) {
-        conf->cache = NULL;
-        return NGX_CONF_OK;
+    lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+
+    if (conf->cache && !conf->cache->enable) {
+
+        if (!conf->coalesce) {
+            conf->cache = NULL;
+
+        } else {
+            conf->cache->stale = 0;
+        }
     }
 
-    lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+    if (conf->coalesce) {
+
+        lmcf->coalesce = 1;
+
+        if (conf->cache == NULL) {
+            conf->cache = ngx_pcalloc(cf->pool,
+                                      sizeof(ngx_http_llm_cache_conf_t));
+            if (conf->cache == NULL) {
+                return NGX_CONF_ERROR;
+            }
+
+            conf->cache->client_control = 1;
+        }
+    }
+
+    if (conf->cache == NULL || !conf->cache->enable) {
+        return NGX_CONF_OK;
+    }
 
     if (lmcf->cache_path.len == 0) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
@@ -410,7 +440,7 @@ ngx_http_llm_cache_postconf(ngx_conf_t *cf)
 
     lmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
 
-    if (lmcf->cache_path.len == 0) {
+    if (lmcf->cache_path.len == 0 && !lmcf->coalesce) {
         return NGX_OK;
     }
 
@@ -426,6 +456,10 @@ ngx_http_llm_cache_postconf(ngx_conf_t *cf)
 
     for (i = 0; i < lmcf->adapters.nelts; i++) {
         ngx_http_llm_cache_warn(cf, lmcf, place[i].llcf);
+    }
+
+    if (lmcf->cache_path.len == 0) {
+        return NGX_OK;
     }
 
     if (RAND_bytes((u_char *) &lmcf->instance, sizeof(uint64_t)) != 1) {

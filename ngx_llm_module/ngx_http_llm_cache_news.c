@@ -34,14 +34,14 @@
 #define ngx_http_llm_news_time(word)  ((uint32_t) (word) & 0xfffffff8)
 
 
-static ngx_atomic_uint_t ngx_http_llm_news_word(llm_entry_t *e);
+static ngx_atomic_uint_t ngx_http_llm_news_made(llm_entry_t *e);
 static ngx_atomic_uint_t ngx_http_llm_news_half(u_char *key, size_t offset);
 static ngx_atomic_t *ngx_http_llm_news_slot(ngx_http_llm_shared_t *shared,
     u_char *key, uint32_t now, ngx_atomic_t **spare);
 
 
 static ngx_atomic_uint_t
-ngx_http_llm_news_word(llm_entry_t *e)
+ngx_http_llm_news_made(llm_entry_t *e)
 {
     return ngx_http_llm_news_half(e->key, 4) << 32 | (e->made & 0xfffffff8)
            | ((e->flags & LLM_ENTRY_ALONE) ? NGX_HTTP_LLM_ALONE : 0);
@@ -106,7 +106,7 @@ ngx_http_llm_news_put(ngx_http_llm_shared_t *shared, llm_entry_t *e)
     ngx_atomic_t       *slot, *spare;
     ngx_atomic_uint_t   word, value;
 
-    word = ngx_http_llm_news_word(e);
+    word = ngx_http_llm_news_made(e);
     slot = ngx_http_llm_news_slot(shared, e->key, e->made, &spare);
 
     if (slot == NULL) {
@@ -147,10 +147,23 @@ ngx_http_llm_news_arrived(ngx_http_llm_shared_t *shared, llm_entry_t *e,
     slot = ngx_http_llm_news_slot(shared, e->key, e->made, &spare);
 
     if (slot) {
-        word = ngx_http_llm_news_word(e);
+        word = ngx_http_llm_news_made(e);
         (void) ngx_atomic_cmp_set(slot, word, word | NGX_HTTP_LLM_ARRIVED
                                          | (lost ? NGX_HTTP_LLM_LOST : 0));
     }
+}
+
+
+/* changes whenever something of the key does; 0: nothing is known */
+
+ngx_atomic_uint_t
+ngx_http_llm_news_word(ngx_http_llm_shared_t *shared, u_char *key)
+{
+    ngx_atomic_t  *slot, *spare;
+
+    slot = ngx_http_llm_news_slot(shared, key, 0, &spare);
+
+    return slot ? *slot : 0;
 }
 
 

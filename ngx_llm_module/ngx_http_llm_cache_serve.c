@@ -165,14 +165,32 @@ ngx_http_llm_cache_serve(ngx_http_llm_ctx_t *ctx, llm_entry_t *e,
     size_t                  len;
     ngx_http_llm_flight_t  *f;
 
-    if (ctx->flight == NULL) {
+    f = ctx->flight;
+
+    if (f == NULL) {
         ctx->flight = ngx_http_llm_flight_create();
         if (ctx->flight == NULL) {
             return NGX_ERROR;
         }
 
+    } else if (f->form && (ctx->follows || f->nreaders > 1)) {
+
+        /* that is the others' affair */
+
+        if (ngx_http_llm_lead_own(ctx) == NULL) {
+            return NGX_ERROR;
+        }
+
     } else {
-        ngx_http_llm_flight_reset(ctx->flight);
+
+        if (f->form) {
+            ngx_http_llm_coalesce_leave(f);
+            f->form = 0;
+            f->lead = NULL;
+            f->failure = 0;
+        }
+
+        ngx_http_llm_flight_reset(f);
     }
 
     f = ctx->flight;
@@ -341,7 +359,7 @@ ngx_http_llm_cache_stale(ngx_http_llm_ctx_t *ctx, ngx_uint_t failure)
         || failure == LLM_FAIL_CLIENT
         || failure == LLM_FAIL_CONTEXT
         || ctx->reader.head_sent || ctx->aborted || ctx->finalized
-        || (ctx->flight && ctx->flight->released))
+        || (ctx->flight && ctx->flight->released && !ctx->flight->failure))
     {
         return NGX_DECLINED;
     }

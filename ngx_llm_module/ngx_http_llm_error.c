@@ -292,6 +292,14 @@ ngx_http_llm_served(ngx_http_llm_ctx_t *ctx, ngx_str_t *provider,
     ngx_str_t *model)
 {
     if (ngx_http_llm_cache_status(ctx) >= NGX_HTTP_LLM_CACHE_STALE) {
+
+        if (ctx->cache->provider.len == 0) {
+
+            /* it has joined a call that came to nothing */
+
+            return NGX_DECLINED;
+        }
+
         *provider = ctx->cache->provider;
         *model = ctx->cache->model;
 

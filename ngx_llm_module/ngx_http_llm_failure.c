@@ -115,6 +115,14 @@ static ngx_http_llm_failure_t  ngx_http_llm_failures[] = {
       ngx_string("the provider that keeps this conversation is not "
                  "available now") },
 
+    { "worker_lost", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_NONE,
+      ngx_string("the process that received the answer has ended") },
+
+    { "reader_too_slow", NGX_HTTP_BAD_GATEWAY,
+      LLM_FAIL_NONE,
+      ngx_string("the answer is read too slowly to be kept any longer") },
+
     { "internal", NGX_HTTP_INTERNAL_SERVER_ERROR,
       LLM_FAIL_NONE,
       ngx_string("internal error") },
@@ -152,6 +160,53 @@ ngx_http_llm_failure_error(const char *error, llm_error_t *err)
     err->param = NULL;
     err->message.len = fail->message.len;
     err->message.data = fail->message.data;
+}
+
+
+/* the name of a class as it is here; another worker tells it */
+
+const char *
+ngx_http_llm_failure_name(u_char *name, size_t len)
+{
+    ngx_http_llm_failure_t  *fail;
+
+    for (fail = ngx_http_llm_failures; fail->error; fail++) {
+        if (ngx_strlen(fail->error) == len
+            && ngx_memcmp(fail->error, name, len) == 0)
+        {
+            return fail->error;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* an error whose words are another's */
+
+ngx_int_t
+ngx_http_llm_failure_copy(ngx_pool_t *pool, llm_error_t *err)
+{
+    u_char  *p;
+    size_t   len;
+
+    len = err->code ? ngx_strlen(err->code) : 0;
+
+    p = ngx_pnalloc(pool, err->message.len + len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (err->code) {
+        ngx_memcpy(p, err->code, len + 1);
+        err->code = (char *) p;
+        p += len + 1;
+    }
+
+    ngx_memcpy(p, err->message.data, err->message.len);
+    err->message.data = p;
+
+    return NGX_OK;
 }
 
 
@@ -206,7 +261,7 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
 
     failure = a->told ? a->told : ngx_http_llm_failure(error)->failure;
 
-    if (f->released && !f->stream && !ctx->reader.head_sent) {
+    if (f->released && !f->stream && !f->shown && !ctx->reader.head_sent) {
 
         /* it came and broke within one read */
 
@@ -218,6 +273,21 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
 
     } else if (ngx_http_llm_retry(a, failure, error) == NGX_OK) {
         return;
+
+    } else if (!f->released && ctx->aborted && f->nreaders
+               && failure != LLM_FAIL_CLIENT && failure != LLM_FAIL_NONE)
+    {
+        /* the others are in other workers: one of them will ask */
+
+        ctx->error = error;
+        ngx_http_llm_lead_lost(f);
+        return;
+
+    } else if (!f->released && f->nreaders > 1) {
+
+        /* each of them may have an old answer instead */
+
+        f->failure = failure;
 
     } else if (!f->released
                && ngx_http_llm_cache_stale(ctx, failure) == NGX_OK)
@@ -371,7 +441,8 @@ ngx_http_llm_answer_words(ngx_http_llm_flight_t *f, llm_str_t *body)
 
 /*
  * A head ping has promised a stream, and there is none: what the provider
- * says instead is told in-band, its own words as the message.
+ * says instead is told in-band, its own words as the message.  Only to this
+ * reader: others may get it as it is.
  */
 
 void
@@ -380,30 +451,37 @@ ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx)
     llm_str_t               body, *from;
     llm_json_value_t        error, message;
     ngx_http_llm_flight_t  *f;
+    ngx_http_llm_reader_t  *rd;
 
     static llm_str_t        name = llm_string("error");
     static llm_str_t        text = llm_string("message");
 
     f = ctx->flight;
+    rd = &ctx->reader;
     from = &f->error_body;
 
-    if (!f->failed) {
+    rd->failed = 1;
+
+    if (f->failed) {
+        rd->error = f->error;
+
+    } else {
 
         if (f->status < NGX_HTTP_BAD_REQUEST) {
-            ngx_http_llm_fail(f, ctx, "not_a_stream");
-            return;
+            ctx->error = "not_a_stream";
+            ngx_http_llm_failure_error(ctx->error, &rd->error);
+            goto done;
         }
 
-        f->answer.failed = 1;
-        f->answer.status = f->status;
-
-        ngx_http_llm_fail(f, ctx, "upstream_error");
+        ngx_http_llm_failure_error("upstream_error", &rd->error);
+        rd->error.status = f->status;
         ctx->error = NULL;
+        ctx->error_status = f->status;
 
         if (ngx_http_llm_answer_gather(f, ctx->request->pool, &body)
             != NGX_OK)
         {
-            return;
+            goto done;
         }
 
         from = &body;
@@ -414,13 +492,27 @@ ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx)
         || llm_json_find(&error.raw, &text, &message, 1) != LLM_OK
         || message.type != LLM_JSON_STRING)
     {
-        return;
+        goto done;
     }
 
     body.data = ngx_pnalloc(ctx->request->pool, message.raw.len);
 
     if (body.data) {
         body.len = llm_json_unescape(body.data, &message);
-        f->error.message = body;
+        rd->error.message = body;
+    }
+
+done:
+
+    if (f->lead == NULL && !f->ended && f->mirror == NULL && f->form == 0) {
+
+        /* nobody else wants it */
+
+        f->failed = 1;
+        f->ended = 1;
+
+        if (f->keep) {
+            ngx_http_llm_keep_give_up(ctx, "failed");
+        }
     }
 }

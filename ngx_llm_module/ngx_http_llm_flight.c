@@ -14,6 +14,13 @@
  * back.  A block never moves; blocks before every reader are given back, so
  * an idle stream holds none.
  *
+ * As long as a flight is open, which is to say that others may join it, all
+ * of its log is kept.  Each reader holds the block where what it still needs
+ * begins, and a block is given back when neither it nor one before it is held.
+ *
+ * A reference is held by each request that follows the flight, until its pool
+ * goes (HTTP/2 frames may refer to blocks), and by each mirror and outlet.
+ *
  * Called on the event loop only, by the attempt's and readers' files.
  */
 
@@ -28,6 +35,8 @@
 static void *ngx_http_llm_heap_alloc(void *ctx, size_t size);
 static void ngx_http_llm_heap_free(void *ctx, void *p);
 static void *ngx_http_llm_pool_alloc(void *ctx, size_t size);
+static void ngx_http_llm_flight_free(ngx_http_llm_flight_t *f);
+static void ngx_http_llm_flight_shift(ngx_http_llm_flight_t *f);
 static void ngx_http_llm_block_free(ngx_http_llm_block_t *b);
 
 
@@ -56,7 +65,9 @@ ngx_http_llm_flight_create(void)
 
     ngx_queue_init(&f->readers);
 
+    f->refs = 1;
     f->content_length = -1;
+    f->wait = -1;
     f->mem = ngx_http_llm_heap;
     f->answer.mem = &f->mem;
 
@@ -65,6 +76,15 @@ ngx_http_llm_flight_create(void)
 
 
 void
+ngx_http_llm_flight_unref(ngx_http_llm_flight_t *f)
+{
+    if (--f->refs == 0) {
+        ngx_http_llm_flight_free(f);
+    }
+}
+
+
+static void
 ngx_http_llm_flight_free(ngx_http_llm_flight_t *f)
 {
     ngx_http_llm_block_t  *b;
@@ -81,6 +101,10 @@ ngx_http_llm_flight_free(ngx_http_llm_flight_t *f)
         ngx_http_llm_keep_free(f);
     }
 
+    if (f->strings) {
+        ngx_free(f->strings);
+    }
+
     ngx_free(f);
 }
 
@@ -93,7 +117,9 @@ ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f)
     ngx_queue_t            *q;
     ngx_http_llm_reader_t  *rd;
 
-    ngx_http_llm_flight_trim(f, NULL);
+    while (f->first) {
+        ngx_http_llm_flight_shift(f);
+    }
 
     if (f->answer.dialect) {
         f->answer.dialect->answer_free(&f->answer);
@@ -108,6 +134,7 @@ ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f)
     {
         rd = ngx_queue_data(q, ngx_http_llm_reader_t, queue);
         rd->block = NULL;
+        rd->low = NULL;
         rd->record = 0;
     }
 
@@ -120,6 +147,7 @@ ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f)
     f->head = 0;
     f->stream = 0;
     f->ids = 0;
+    f->usage = 0;
     f->status = 0;
     f->content_length = -1;
     ngx_str_null(&f->content_type);
@@ -162,8 +190,10 @@ ngx_http_llm_flight_forget(ngx_http_llm_flight_t *f)
 u_char *
 ngx_http_llm_flight_reserve(ngx_http_llm_flight_t *f, size_t size)
 {
-    size_t                 room;
-    ngx_http_llm_block_t  *b;
+    size_t                  room;
+    ngx_queue_t            *q;
+    ngx_http_llm_block_t   *b;
+    ngx_http_llm_reader_t  *rd;
 
     b = f->last;
 
@@ -205,15 +235,26 @@ ngx_http_llm_flight_reserve(ngx_http_llm_flight_t *f, size_t size)
     b->last = b->start;
     b->records = (ngx_http_llm_record_t *) b->end;
     b->n = 0;
+    b->holds = 0;
+    b->pinned = 0;
 
     if (f->last) {
         f->last->next = b;
+        f->last = b;
 
-    } else {
-        f->first = b;
+        return b->last;
     }
 
+    f->first = b;
     f->last = b;
+
+    for (q = ngx_queue_head(&f->readers);
+         q != ngx_queue_sentinel(&f->readers);
+         q = ngx_queue_next(q))
+    {
+        rd = ngx_queue_data(q, ngx_http_llm_reader_t, queue);
+        ngx_http_llm_flight_follow(f, rd);
+    }
 
     return b->last;
 }
@@ -245,6 +286,10 @@ ngx_http_llm_flight_commit(ngx_http_llm_flight_t *f, size_t len, size_t data,
     b->n++;
 
     f->appended += len;
+
+    if (f->form && f->appended - f->trimmed > (off_t) f->max) {
+        ngx_http_llm_coalesce_bound(f);
+    }
 }
 
 
@@ -253,6 +298,10 @@ ngx_http_llm_flight_wake(ngx_http_llm_flight_t *f)
 {
     ngx_queue_t            *q;
     ngx_http_llm_reader_t  *rd;
+
+    if (f->ended && f->form && !f->settled) {
+        ngx_http_llm_coalesce_settle(f);
+    }
 
     for (q = ngx_queue_head(&f->readers);
          q != ngx_queue_sentinel(&f->readers);
@@ -264,48 +313,164 @@ ngx_http_llm_flight_wake(ngx_http_llm_flight_t *f)
 }
 
 
-/* gives back the blocks before keep; all of them if keep is NULL */
+/* a reader takes part, from the beginning of what there is */
 
 void
-ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f, ngx_http_llm_block_t *keep)
+ngx_http_llm_flight_attach(ngx_http_llm_flight_t *f, ngx_http_llm_reader_t *rd)
 {
-    ngx_http_llm_block_t  *b;
+    rd->flight = f;
+    rd->block = NULL;
+    rd->low = NULL;
+    rd->record = 0;
 
-    while (f->first && f->first != keep) {
-        b = f->first;
-        f->first = b->next;
-        f->trimmed += b->last - b->start;
+    ngx_queue_insert_tail(&f->readers, &rd->queue);
+    f->nreaders++;
 
-        ngx_http_llm_block_free(b);
-    }
-
-    if (f->first == NULL) {
-        f->last = NULL;
+    if (f->first) {
+        ngx_http_llm_flight_follow(f, rd);
     }
 }
 
 
+/* there is a log where there was none */
+
+void
+ngx_http_llm_flight_follow(ngx_http_llm_flight_t *f, ngx_http_llm_reader_t *rd)
+{
+    if (rd->mute) {
+        return;
+    }
+
+    rd->block = f->first;
+    rd->record = 0;
+
+    ngx_http_llm_flight_hold(rd, f->first);
+}
+
+
+/* what rd still needs begins in low; NULL: it needs nothing of the log */
+
+void
+ngx_http_llm_flight_hold(ngx_http_llm_reader_t *rd, ngx_http_llm_block_t *low)
+{
+    if (rd->low == low) {
+        return;
+    }
+
+    if (rd->low) {
+        rd->low->holds--;
+    }
+
+    if (low) {
+        low->holds++;
+    }
+
+    rd->low = low;
+}
+
+
 /*
- * Takes all blocks out of the log but keeps them as long as the flight: the
- * output of a reader that has gone may still wait in an HTTP/2 connection's
- * queue, and whatever stands there is sent.
+ * Output that refers to the log, and has not left yet, may still do so when
+ * its reader is no longer there: in an HTTP/2 connection's queue, for one.
+ * What it refers to stays as long as the flight.
  */
 
 void
-ngx_http_llm_flight_pin(ngx_http_llm_flight_t *f)
+ngx_http_llm_flight_pin(ngx_http_llm_reader_t *rd)
 {
     ngx_http_llm_block_t  *b;
 
-    while (f->first) {
-        b = f->first;
-        f->first = b->next;
-        f->trimmed += b->last - b->start;
+    for (b = rd->low; b; b = b->next) {
+        b->pinned = 1;
 
-        b->next = f->pinned;
-        f->pinned = b;
+        if (b == rd->block) {
+            break;
+        }
+    }
+}
+
+
+/* a reader takes part no more */
+
+void
+ngx_http_llm_flight_detach(ngx_http_llm_reader_t *rd)
+{
+    ngx_http_llm_flight_t  *f;
+
+    f = rd->flight;
+
+    ngx_queue_remove(&rd->queue);
+    f->nreaders--;
+
+    ngx_http_llm_flight_hold(rd, NULL);
+    ngx_http_llm_flight_trim(f);
+}
+
+
+/*
+ * Gives back what nobody needs, if nobody may join.  The last block stays,
+ * since it is where readers are, unless there is none, or the only one has
+ * taken everything (and says so by having no block).
+ */
+
+void
+ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f)
+{
+    ngx_queue_t            *q;
+    ngx_http_llm_block_t   *stop;
+    ngx_http_llm_reader_t  *rd;
+
+    if (f->open) {
+        return;
     }
 
-    f->last = NULL;
+    if (f->nreaders == 0 && !f->stream && !f->released) {
+
+        /* it will be looked at when it is whole */
+
+        return;
+    }
+
+    stop = f->last;
+
+    if (f->nreaders == 0) {
+        stop = NULL;
+
+    } else if (f->nreaders == 1) {
+        q = ngx_queue_head(&f->readers);
+        rd = ngx_queue_data(q, ngx_http_llm_reader_t, queue);
+
+        if (rd->block == NULL) {
+            stop = NULL;
+        }
+    }
+
+    while (f->first != stop && f->first->holds == 0) {
+        ngx_http_llm_flight_shift(f);
+    }
+}
+
+
+static void
+ngx_http_llm_flight_shift(ngx_http_llm_flight_t *f)
+{
+    ngx_http_llm_block_t  *b;
+
+    b = f->first;
+    f->first = b->next;
+    f->trimmed += b->last - b->start;
+
+    if (f->first == NULL) {
+        f->last = NULL;
+    }
+
+    if (b->pinned) {
+        b->next = f->pinned;
+        f->pinned = b;
+        return;
+    }
+
+    ngx_http_llm_block_free(b);
 }
 
 

@@ -115,6 +115,8 @@ ngx_int_t ngx_http_llm_cache_purge(ngx_http_llm_purge_t *purge);
 void ngx_http_llm_news_put(ngx_http_llm_shared_t *shared, llm_entry_t *e);
 void ngx_http_llm_news_arrived(ngx_http_llm_shared_t *shared,
     llm_entry_t *e, ngx_uint_t lost);
+ngx_atomic_uint_t ngx_http_llm_news_word(ngx_http_llm_shared_t *shared,
+    u_char *key);
 uint64_t ngx_http_llm_news_get(ngx_http_llm_shared_t *shared, u_char *key,
     uint64_t now, ngx_uint_t *moving);
 
@@ -146,6 +148,7 @@ ngx_int_t ngx_http_llm_check_loops(ngx_conf_t *cf);
 char *ngx_http_llm_zone_set(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_http_llm_zone_add(ngx_conf_t *cf,
     ngx_http_llm_main_conf_t *lmcf);
+ngx_int_t ngx_http_llm_zone_init_module(ngx_cycle_t *cycle);
 void ngx_http_llm_bound_put(ngx_http_llm_main_conf_t *lmcf, uint64_t digest,
     ngx_http_llm_provider_t *p);
 ngx_http_llm_provider_t *ngx_http_llm_bound_get(
@@ -195,6 +198,7 @@ ngx_int_t ngx_http_llm_retry_first(ngx_http_llm_ctx_t *ctx, llm_error_t *err);
 ngx_int_t ngx_http_llm_retry(ngx_http_llm_attempt_t *a, ngx_uint_t failure,
     const char *error);
 ngx_int_t ngx_http_llm_retry_headers(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_retry_later(ngx_http_llm_ctx_t *ctx, ngx_msec_t delay);
 ngx_uint_t ngx_http_llm_retry_never(ngx_http_llm_ctx_t *ctx);
 
 /* ngx_http_llm_resume.c: a stream that broke goes on */
@@ -241,19 +245,69 @@ ngx_int_t ngx_http_llm_error_filter_init(ngx_conf_t *cf);
 
 /* ngx_http_llm_flight.c: the log and its readers */
 ngx_http_llm_flight_t *ngx_http_llm_flight_create(void);
-void ngx_http_llm_flight_free(ngx_http_llm_flight_t *f);
+void ngx_http_llm_flight_unref(ngx_http_llm_flight_t *f);
 u_char *ngx_http_llm_flight_reserve(ngx_http_llm_flight_t *f, size_t size);
 void ngx_http_llm_flight_commit(ngx_http_llm_flight_t *f, size_t len,
     size_t data, ngx_uint_t flags);
 void ngx_http_llm_flight_reset(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_forget(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_wake(ngx_http_llm_flight_t *f);
-void ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f,
-    ngx_http_llm_block_t *keep);
-void ngx_http_llm_flight_pin(ngx_http_llm_flight_t *f);
+void ngx_http_llm_flight_attach(ngx_http_llm_flight_t *f,
+    ngx_http_llm_reader_t *rd);
+void ngx_http_llm_flight_follow(ngx_http_llm_flight_t *f,
+    ngx_http_llm_reader_t *rd);
+void ngx_http_llm_flight_hold(ngx_http_llm_reader_t *rd,
+    ngx_http_llm_block_t *low);
+void ngx_http_llm_flight_pin(ngx_http_llm_reader_t *rd);
+void ngx_http_llm_flight_detach(ngx_http_llm_reader_t *rd);
+void ngx_http_llm_flight_trim(ngx_http_llm_flight_t *f);
 void ngx_http_llm_flight_exit_worker(void);
 extern const llm_mem_t  ngx_http_llm_heap;
 llm_mem_t ngx_http_llm_pool_mem(ngx_pool_t *pool);
+
+/* ngx_http_llm_coalesce.c: identical calls in the air become one */
+ngx_int_t ngx_http_llm_coalesce_init_worker(ngx_cycle_t *cycle);
+ngx_int_t ngx_http_llm_coalesce_join(ngx_http_llm_ctx_t *ctx);
+ngx_http_llm_flight_t *ngx_http_llm_coalesce_get(uint64_t id);
+void ngx_http_llm_coalesce_list(ngx_http_llm_flight_t *f);
+void ngx_http_llm_coalesce_leave(ngx_http_llm_flight_t *f);
+void ngx_http_llm_coalesce_bound(ngx_http_llm_flight_t *f);
+void ngx_http_llm_coalesce_settle(ngx_http_llm_flight_t *f);
+void ngx_http_llm_coalesce_facts(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_coalesce_full(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_coalesce_strings(ngx_http_llm_flight_t *f,
+    ngx_str_t *provider, ngx_str_t *model, ngx_str_t *content_type);
+
+/* ngx_http_llm_lead.c: who leads a flight, and what if nobody does */
+void ngx_http_llm_lead_begin(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_flight_t *f);
+ngx_uint_t ngx_http_llm_lead_others(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_lead_leave(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_lead_unread(ngx_http_llm_flight_t *f);
+ngx_int_t ngx_http_llm_lead_pass(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_lead_end(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_lead_lost(ngx_http_llm_flight_t *f);
+void ngx_http_llm_lead_restart(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_lead_fold(ngx_http_llm_ctx_t *ctx);
+ngx_http_llm_flight_t *ngx_http_llm_lead_own(ngx_http_llm_ctx_t *ctx);
+
+/* ngx_http_llm_worker.c: this worker among the others */
+ngx_int_t ngx_http_llm_worker_init_module(ngx_cycle_t *cycle);
+ngx_int_t ngx_http_llm_worker_init(ngx_cycle_t *cycle);
+void ngx_http_llm_worker_exit(void);
+void ngx_http_llm_worker_watch(void);
+extern llm_worker_t  *ngx_http_llm_worker;
+
+/* ngx_http_llm_outlet.c: from a flight to another worker */
+void ngx_http_llm_outlet_ring(ngx_uint_t link);
+
+/* ngx_http_llm_mirror.c: from another worker to a flight */
+ngx_http_llm_flight_t *ngx_http_llm_mirror_create(llm_place_t *place,
+    ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_mirror_ring(ngx_uint_t link);
+void ngx_http_llm_mirror_resume(ngx_http_llm_mirror_t *m);
+void ngx_http_llm_mirror_close(ngx_http_llm_mirror_t *m);
+void ngx_http_llm_mirror_answer(ngx_http_llm_flight_t *f);
 
 /* ngx_http_llm_attempt.c: one try at one provider */
 ngx_int_t ngx_http_llm_attempt_start(ngx_http_llm_ctx_t *ctx);
@@ -266,7 +320,8 @@ extern u_char  *ngx_http_llm_read_buffer;
 ngx_int_t ngx_http_llm_attempt_head(ngx_http_request_t *r);
 ngx_int_t ngx_http_llm_attempt_input_init(void *data);
 ngx_int_t ngx_http_llm_attempt_input(void *data, ssize_t bytes);
-void ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a);
+void ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a,
+    ngx_connection_t *c);
 void ngx_http_llm_attempt_arm(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_attempt_timer(ngx_event_t *ev);
 void ngx_http_llm_attempt_abort(ngx_http_llm_attempt_t *a, const char *error);
@@ -292,6 +347,8 @@ ngx_uint_t ngx_http_llm_answer_private(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error);
 void ngx_http_llm_answer_words(ngx_http_llm_flight_t *f, llm_str_t *body);
 void ngx_http_llm_answer_no_stream(ngx_http_llm_ctx_t *ctx);
+const char *ngx_http_llm_failure_name(u_char *name, size_t len);
+ngx_int_t ngx_http_llm_failure_copy(ngx_pool_t *pool, llm_error_t *err);
 void ngx_http_llm_failure_error(const char *error, llm_error_t *err);
 void ngx_http_llm_fail(ngx_http_llm_flight_t *f, ngx_http_llm_ctx_t *ctx,
     const char *error);
@@ -329,6 +386,8 @@ void ngx_http_llm_resolve_wanted(ngx_http_llm_provider_t *p);
 /* ngx_http_llm_reader.c: a client that follows a flight */
 void ngx_http_llm_reader_attach(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_reader_cleanup(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_reader_leads(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_reader_finalize(ngx_http_llm_ctx_t *ctx, ngx_int_t rc);
 void ngx_http_llm_reader_client(ngx_http_request_t *r);
 void ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_reader_text(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll,

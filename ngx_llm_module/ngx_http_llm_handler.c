@@ -22,10 +22,14 @@ static ngx_int_t ngx_http_llm_begin(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, llm_error_t *err);
 static ngx_int_t ngx_http_llm_call(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, llm_error_t *err);
+static ngx_int_t ngx_http_llm_lead(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, llm_error_t *err);
 static ngx_int_t ngx_http_llm_follow(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_outcome(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx, ngx_int_t rc, llm_error_t *err);
+static ngx_int_t ngx_http_llm_tell(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx, llm_error_t *err);
 static ngx_int_t ngx_http_llm_watch_client(ngx_http_request_t *r);
 static void ngx_http_llm_cleanup(void *data);
 static void ngx_http_llm_free_flight(void *data);
@@ -402,7 +406,14 @@ static void
 ngx_http_llm_outcome(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
     ngx_int_t rc, llm_error_t *err)
 {
-    if (rc == NGX_DECLINED) {
+    if (rc == NGX_DECLINED && ctx->reader.head_sent) {
+        rc = ngx_http_llm_tell(r, ctx, err);
+
+        if (rc == NGX_OK) {
+            return;
+        }
+
+    } else if (rc == NGX_DECLINED) {
         rc = ngx_http_llm_error(r, err);
 
     } else if (rc == NGX_OK) {
@@ -411,6 +422,27 @@ ngx_http_llm_outcome(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 
     ctx->finalized = 1;
     ngx_http_finalize_request(r, rc);
+}
+
+
+/* a head ping has sent a stream's head before it was known */
+
+static ngx_int_t
+ngx_http_llm_tell(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    llm_error_t *err)
+{
+    if (ctx->flight == NULL) {
+        ctx->flight = ngx_http_llm_flight_create();
+        if (ctx->flight == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    ctx->flight->error = *err;
+    ctx->flight->failed = 1;
+    ctx->flight->ended = 1;
+
+    return ngx_http_llm_follow(r, ctx);
 }
 
 
@@ -480,25 +512,56 @@ ngx_http_llm_call(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 {
     ngx_int_t  rc;
 
-    rc = ngx_http_llm_cache_lookup(ctx, err);
+    do {
+        rc = ngx_http_llm_cache_lookup(ctx, err);
 
-    switch (rc) {
+        switch (rc) {
 
-    case NGX_OK:
+        case NGX_OK:
+            return ngx_http_llm_follow(r, ctx);
+
+        case NGX_AGAIN:
+            return NGX_OK;
+
+        case NGX_BUSY:
+            return NGX_DECLINED;
+
+        case NGX_DECLINED:
+            break;
+
+        default:
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        rc = ngx_http_llm_coalesce_join(ctx);
+
+    } while (rc == NGX_AGAIN);
+
+    if (rc == NGX_OK) {
         return ngx_http_llm_follow(r, ctx);
+    }
 
-    case NGX_AGAIN:
-        return NGX_OK;
-
-    case NGX_BUSY:
-        return NGX_DECLINED;
-
-    case NGX_DECLINED:
-        break;
-
-    default:
+    if (rc != NGX_DECLINED) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+
+    rc = ngx_http_llm_lead(r, ctx, err);
+
+    if (rc != NGX_OK && ctx->flight) {
+        ngx_http_llm_coalesce_leave(ctx->flight);
+    }
+
+    return rc;
+}
+
+
+/* the same of one that makes its own call */
+
+static ngx_int_t
+ngx_http_llm_lead(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
+    llm_error_t *err)
+{
+    ngx_int_t  rc;
 
     ngx_http_llm_balance(ctx);
 
@@ -547,13 +610,16 @@ ngx_http_llm_call(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx,
 }
 
 
-/* the answer is there already */
+/* the answer is there already, or on its way to another */
 
 static ngx_int_t
 ngx_http_llm_follow(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
 {
     ngx_http_llm_reader_attach(ctx);
-    ngx_http_llm_flight_wake(ctx->flight);
+
+    if (ctx->flight->released || ctx->flight->ended) {
+        ctx->reader.wake(&ctx->reader);
+    }
 
     return ngx_http_llm_watch_client(r);
 }
@@ -589,6 +655,10 @@ ngx_http_llm_facts(ngx_http_llm_ctx_t *ctx)
     }
 
     answer = &ctx->flight->answer;
+
+    if (ctx->follows) {
+        ngx_http_llm_coalesce_facts(ctx);
+    }
 
     ctx->usage = answer->usage;
     ngx_http_llm_resume_usage(ctx);
@@ -632,6 +702,8 @@ ngx_http_llm_cleanup(void *data)
         ctx->header_in = NULL;
     }
 
+    ngx_http_llm_lead_end(ctx);
+
     if (ctx->backoff.timer_set) {
         ngx_del_timer(&ctx->backoff);
     }
@@ -656,7 +728,7 @@ ngx_http_llm_free_flight(void *data)
     ngx_http_llm_ctx_t *ctx = data;
 
     if (ctx->flight) {
-        ngx_http_llm_flight_free(ctx->flight);
+        ngx_http_llm_flight_unref(ctx->flight);
         ctx->flight = NULL;
     }
 }

@@ -20,6 +20,7 @@ static char *ngx_http_llm_merge_adapter(ngx_conf_t *cf,
     ngx_http_llm_loc_conf_t *prev, ngx_http_llm_loc_conf_t *conf);
 static char *ngx_http_llm_merge_passthrough(ngx_conf_t *cf,
     ngx_http_llm_loc_conf_t *conf);
+static ngx_int_t ngx_http_llm_init_module(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
 static void ngx_http_llm_exit_process(ngx_cycle_t *cycle);
 
@@ -124,6 +125,20 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       0,
       NULL },
 
+    { ngx_string("llm_adapter_coalesce"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, coalesce),
+      NULL },
+
+    { ngx_string("llm_adapter_max_response"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_size_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, max_response),
+      NULL },
+
     { ngx_string("llm_adapter_cache_bypass"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
       ngx_http_set_predicate_slot,
@@ -177,7 +192,7 @@ ngx_module_t  ngx_http_llm_module = {
     ngx_http_llm_commands,                 /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    ngx_http_llm_cache_init_module,        /* init module */
+    ngx_http_llm_init_module,              /* init module */
     ngx_http_llm_init_process,             /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -327,6 +342,8 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     conf->intercept_errors = NGX_CONF_UNSET;
     conf->headers = NGX_CONF_UNSET;
     conf->cache = NGX_CONF_UNSET_PTR;
+    conf->coalesce = NGX_CONF_UNSET;
+    conf->max_response = NGX_CONF_UNSET_SIZE;
     conf->cache_bypass = NGX_CONF_UNSET_PTR;
     conf->no_cache = NGX_CONF_UNSET_PTR;
 
@@ -359,6 +376,9 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_value(conf->intercept_errors, prev->intercept_errors, 0);
     ngx_conf_merge_value(conf->headers, prev->headers, 1);
     ngx_conf_merge_ptr_value(conf->cache, prev->cache, NULL);
+    ngx_conf_merge_value(conf->coalesce, prev->coalesce, 0);
+    ngx_conf_merge_size_value(conf->max_response, prev->max_response,
+                              8 * 1024 * 1024);
     ngx_conf_merge_ptr_value(conf->cache_bypass, prev->cache_bypass, NULL);
     ngx_conf_merge_ptr_value(conf->no_cache, prev->no_cache, NULL);
 
@@ -533,11 +553,26 @@ ngx_http_llm_merge_passthrough(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *conf)
 
 
 static ngx_int_t
+ngx_http_llm_init_module(ngx_cycle_t *cycle)
+{
+    if (ngx_http_llm_zone_init_module(cycle) != NGX_OK
+        || ngx_http_llm_worker_init_module(cycle) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_cache_init_module(cycle);
+}
+
+
+static ngx_int_t
 ngx_http_llm_init_process(ngx_cycle_t *cycle)
 {
     if (ngx_http_llm_attempt_init_worker(cycle) != NGX_OK
         || ngx_http_llm_resolve_init_worker(cycle) != NGX_OK
-        || ngx_http_llm_cache_init_worker(cycle) != NGX_OK)
+        || ngx_http_llm_cache_init_worker(cycle) != NGX_OK
+        || ngx_http_llm_coalesce_init_worker(cycle) != NGX_OK
+        || ngx_http_llm_worker_init(cycle) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -551,5 +586,6 @@ ngx_http_llm_exit_process(ngx_cycle_t *cycle)
 {
     ngx_http_llm_health_exit_worker();
     ngx_http_llm_cache_exit_worker(cycle);
+    ngx_http_llm_worker_exit();
     ngx_http_llm_flight_exit_worker();
 }

@@ -14,6 +14,7 @@
 #include "ngx_http_llm_compat.h"
 #include "core/llm.h"
 #include "ngx_http_llm_cache.h"
+#include "share/llm_share.h"
 
 
 #define NGX_HTTP_LLM_EVENT_MAX       (16 * 1024 * 1024)  /* bytes, one event */
@@ -64,6 +65,8 @@ typedef struct ngx_http_llm_reader_s    ngx_http_llm_reader_t;
 typedef struct ngx_http_llm_ctx_s       ngx_http_llm_ctx_t;
 typedef struct ngx_http_llm_block_s     ngx_http_llm_block_t;
 typedef struct ngx_http_llm_resolve_s   ngx_http_llm_resolve_t;
+typedef struct ngx_http_llm_mirror_s    ngx_http_llm_mirror_t;
+typedef struct ngx_http_llm_outlet_s    ngx_http_llm_outlet_t;
 
 
 /* ------------------------------------------------------------------- zone */
@@ -284,6 +287,8 @@ typedef struct {
     ngx_str_t                      cache_path; /* len 0: no cache */
     uint64_t                       cache_size;
     ngx_http_llm_shared_t         *shared;     /* in the zone */
+    llm_share_t                   *share;      /* the same: calls in the air */
+    uint32_t                       generation; /* of this configuration */
     uint64_t                       instance;   /* random, of this reading of
                                                   the configuration */
     ngx_thread_pool_t             *threads;
@@ -291,6 +296,7 @@ typedef struct {
     ngx_resolver_t                *resolver;   /* http's; NULL: none */
     ngx_msec_t                     resolver_timeout;
     unsigned                       used:1;     /* by some llm_adapter */
+    unsigned                       coalesce:1; /* somewhere */
 } ngx_http_llm_main_conf_t;
 
 
@@ -314,7 +320,10 @@ typedef struct {
     ngx_msec_t                     flush;
     ngx_flag_t                     intercept_errors;
     ngx_flag_t                     headers;
-    ngx_http_llm_cache_conf_t     *cache;      /* NULL: off */
+    ngx_http_llm_cache_conf_t     *cache;      /* NULL: neither it nor
+                                                  coalescing is on */
+    ngx_flag_t                     coalesce;
+    size_t                         max_response;
     ngx_array_t                   *cache_bypass;
     ngx_array_t                   *no_cache;
     ngx_uint_t                     status;     /* NGX_HTTP_LLM_STATUS_... */
@@ -365,10 +374,14 @@ struct ngx_http_llm_block_s {
                                                   they grow downwards */
     u_char                        *end;
     ngx_uint_t                     n;
+    ngx_uint_t                     holds;      /* readers whose first wanted
+                                                  byte is here */
+    unsigned                       pinned:1;   /* output may refer to it when
+                                                  nobody needs it any more */
 };
 
 
-/* the three kinds of subscriber differ by what waking them means */
+/* the kinds of subscriber differ by what waking them means */
 
 typedef void (*ngx_http_llm_wake_pt)(ngx_http_llm_reader_t *rd);
 
@@ -378,6 +391,9 @@ struct ngx_http_llm_flight_s {
     ngx_http_llm_block_t          *last;
     ngx_http_llm_block_t          *pinned;     /* out of the log, in use */
     ngx_queue_t                    readers;
+    ngx_uint_t                     nreaders;
+    ngx_uint_t                     refs;       /* of contexts, mirrors and
+                                                  outlets */
 
     off_t                          appended;   /* bytes, all time */
     off_t                          trimmed;    /* bytes, given back */
@@ -386,8 +402,28 @@ struct ngx_http_llm_flight_s {
     llm_answer_t                   answer;
     llm_mem_t                      mem;
 
-    ngx_http_llm_attempt_t        *attempt;    /* running, or the last one */
     ngx_http_llm_keep_t           *keep;       /* NULL: it is not kept */
+
+    /* of one that others may join, or have joined */
+    ngx_http_llm_ctx_t            *lead;       /* whose attempts fill it */
+    ngx_http_llm_mirror_t         *mirror;     /* or which link does */
+    ngx_queue_t                    queue;      /* in the worker's table, by key, */
+    ngx_queue_t                    named;      /* and by id */
+    u_char                         key[LLM_KEY_LEN];
+    ngx_uint_t                     form;       /* LLM_FORM_..., 0: private */
+    uint64_t                       id;         /* its name for other workers,
+                                                  0: they don't know of it */
+    size_t                         max;        /* bytes held for all */
+    u_char                         name[32];   /* the leader's request id */
+    ngx_uint_t                     name_len;
+    u_char                        *strings;    /* holds the three: */
+    ngx_str_t                      provider;
+    ngx_str_t                      model;
+    const char                    *reason;     /* $llm_error, static */
+    ngx_uint_t                     failure;    /* of an end that an old answer
+                                                  is better than; LLM_FAIL_ */
+    uint64_t                       cost;       /* with priced */
+    ngx_msec_int_t                 wait;       /* told with an error; -1 */
 
     ngx_uint_t                     status;
     off_t                          content_length;  /* -1: not known */
@@ -403,14 +439,27 @@ struct ngx_http_llm_flight_s {
     unsigned                       head:1;     /* status and type are known */
     unsigned                       stream:1;   /* events, else segments */
     unsigned                       released:1; /* readers may be shown it */
-    unsigned                       committed:1;    /* a reader has been sent
-                                                      a stream's head */
     unsigned                       ids:1;      /* events had an id */
     unsigned                       ended:1;    /* nothing more will come */
     unsigned                       failed:1;   /* and it is not whole */
     unsigned                       told:1;     /* by the provider itself */
     unsigned                       end_marker:1;  /* the provider left out the
                                                      terminal event */
+
+    unsigned                       open:1;     /* can be joined: all of the log
+                                                  is there */
+    unsigned                       listed:1;   /* in the worker's table */
+    unsigned                       settled:1;  /* what is told of its end is
+                                                  known */
+    unsigned                       shown:1;    /* somebody has been told its
+                                                  head */
+    unsigned                       usage:1;    /* a stream's usage was asked
+                                                  for */
+    unsigned                       lost:1;     /* nobody fills it any more */
+    unsigned                       mirrored:1; /* another worker reads the
+                                                  provider's answer */
+    unsigned                       priced:1;
+    unsigned                       spent:1;    /* our attempts are used up */
 };
 
 
@@ -421,9 +470,12 @@ struct ngx_http_llm_reader_s {
 
     ngx_http_llm_block_t          *block;      /* the cursor */
     ngx_uint_t                     record;
+    ngx_http_llm_block_t          *low;        /* where what it still needs
+                                                  begins; NULL: nowhere */
 
-    ngx_http_request_t            *request;
+    ngx_http_request_t            *request;    /* NULL: an outlet */
     const llm_dialect_t           *dialect;
+    llm_error_t                    error;      /* with failed */
 
     ngx_chain_t                   *free;
     ngx_chain_t                   *busy;
@@ -442,6 +494,99 @@ struct ngx_http_llm_reader_s {
     unsigned                       head_only:1;    /* by a head ping */
     unsigned                       last_sent:1;
     unsigned                       flushing:1;
+    unsigned                       committed:1;    /* a stream's head was sent
+                                                      before there was one */
+    unsigned                       mute:1;     /* is shown nothing of the log */
+    unsigned                       failed:1;   /* told another end than the
+                                                  flight's */
+    unsigned                       fold:1;     /* wants a stream as a plain
+                                                  answer */
+    unsigned                       more:1;     /* there is, than was taken */
+};
+
+
+/* --------------------------------------------- between workers: two ends */
+
+/* what a link carries: this, and len bytes behind it */
+
+typedef struct {
+    uint32_t                       len;
+    uint32_t                       data;       /* of a record, as there */
+    uint16_t                       type;       /* NGX_HTTP_LLM_MSG_... */
+    uint16_t                       flags;      /* of a record */
+} ngx_http_llm_msg_t;
+
+#define NGX_HTTP_LLM_MSG_HEAD    1
+#define NGX_HTTP_LLM_MSG_RECORD  2
+#define NGX_HTTP_LLM_MSG_END     3
+
+
+/* a head's bytes; the strings of these lengths follow, but for the name */
+
+typedef struct {
+    off_t                          content_length;
+    uint32_t                       status;
+    uint32_t                       provider;
+    uint32_t                       model;
+    uint32_t                       content_type;
+    uint32_t                       name;
+    u_char                         text[32];
+    unsigned                       stream:1;
+    unsigned                       released:1;
+    unsigned                       ids:1;
+    unsigned                       usage:1;
+} ngx_http_llm_head_t;
+
+
+/* an end's */
+
+typedef struct {
+    llm_usage_t                    usage;
+    uint64_t                       cost;
+    ngx_msec_int_t                 wait;
+    ngx_uint_t                     failure;
+    uint32_t                       status;
+    uint32_t                       reason;
+    uint32_t                       code;
+    uint32_t                       message;
+    uint32_t                       error_body;
+    uint32_t                       finish_len;
+    u_char                         finish[32];
+    unsigned                       priced:1;
+    unsigned                       spent:1;
+    unsigned                       failed:1;
+    unsigned                       told:1;
+    unsigned                       end_marker:1;
+    unsigned                       finished:1;
+    unsigned                       ids:1;
+} ngx_http_llm_end_t;
+
+
+/* the end that writes: a reader of the flight */
+
+struct ngx_http_llm_outlet_s {
+    ngx_http_llm_reader_t          reader;
+    ngx_uint_t                     link;
+    ngx_event_t                    event;
+    ngx_http_llm_msg_t             msg;
+    size_t                         sent;       /* of the message's head */
+    u_char                        *pos;        /* of its bytes */
+    u_char                        *last;
+    u_char                        *text;       /* of the heap, or NULL */
+    unsigned                       busy:1;     /* with a message */
+    unsigned                       ending:1;   /* it is the last one */
+};
+
+
+/* the end that reads: it fills a flight of this worker */
+
+struct ngx_http_llm_mirror_s {
+    ngx_http_llm_flight_t         *flight;
+    ngx_uint_t                     link;
+    ngx_http_llm_msg_t             msg;
+    size_t                         got;        /* of the message, head and all */
+    u_char                        *text;       /* of one that is no record */
+    unsigned                       waiting:1;  /* for the only reader */
 };
 
 
@@ -566,6 +711,12 @@ struct ngx_http_llm_ctx_s {
     ngx_chain_t                   *out_free;
     ngx_chain_t                   *out_busy;
 
+    ngx_str_t                      name;       /* $llm_flight */
+    ngx_uint_t                     restarts;   /* flights that were lost */
+
+    unsigned                       follows:1;  /* another's flight */
+    unsigned                       alone:1;    /* must not join any more */
+    unsigned                       cancel:1;   /* nobody is left */
     unsigned                       spent:1;    /* our attempts are used up */
     unsigned                       resumed:1;  /* a broken stream is gone on
                                                   with */

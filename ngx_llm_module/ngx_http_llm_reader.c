@@ -22,12 +22,15 @@
 
 
 static void ngx_http_llm_reader_wake(ngx_http_llm_reader_t *rd);
+static void ngx_http_llm_reader_wake_elsewhere(ngx_http_llm_reader_t *rd);
 static void ngx_http_llm_reader_check(ngx_http_request_t *r);
 static void ngx_http_llm_reader_satisfied(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_reader_write(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx,
     ngx_chain_t **out);
 static ngx_int_t ngx_http_llm_reader_end(ngx_http_llm_ctx_t *ctx,
     ngx_chain_t ***ll);
+static void ngx_http_llm_reader_lost(ngx_http_llm_ctx_t *ctx);
 static ngx_buf_t *ngx_http_llm_reader_buf(ngx_http_llm_ctx_t *ctx,
     ngx_chain_t ***ll);
 static void ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx);
@@ -45,15 +48,15 @@ ngx_http_llm_reader_attach(ngx_http_llm_ctx_t *ctx)
     r = ctx->request;
     rd = &ctx->reader;
 
-    rd->flight = ctx->flight;
     rd->request = r;
     rd->dialect = ctx->dialect;
-    rd->wake = ngx_http_llm_reader_wake;
+    rd->wake = ctx->follows ? ngx_http_llm_reader_wake_elsewhere
+                            : ngx_http_llm_reader_wake;
     rd->show_usage = ctx->rq.usage_asked;
     rd->shown = ngx_current_msec;
     rd->attached = 1;
 
-    ngx_queue_insert_tail(&ctx->flight->readers, &rd->queue);
+    ngx_http_llm_flight_attach(ctx->flight, rd);
 
     rd->ping.handler = ngx_http_llm_reader_ping_handler;
     rd->ping.data = r->connection;
@@ -77,7 +80,12 @@ ngx_http_llm_reader_attach(ngx_http_llm_ctx_t *ctx)
 
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
 
-    if (ctx->rq.stream && llcf->ping && llcf->ping_head) {
+    if (rd->head_only) {
+        ngx_add_timer(&rd->ping, llcf->ping);
+
+    } else if (ctx->rq.stream && llcf->ping && llcf->ping_head
+               && !rd->head_sent)
+    {
         ngx_add_timer(&rd->ping, llcf->ping_head);
     }
 }
@@ -97,7 +105,12 @@ ngx_http_llm_reader_cleanup(ngx_http_llm_ctx_t *ctx)
     }
 
     rd->attached = 0;
-    ngx_queue_remove(&rd->queue);
+
+    if (rd->busy || ctx->request->connection->buffered) {
+        ngx_http_llm_flight_pin(rd);
+    }
+
+    ngx_http_llm_flight_detach(rd);
 
     if (rd->ping.timer_set) {
         ngx_del_timer(&rd->ping);
@@ -110,6 +123,17 @@ ngx_http_llm_reader_cleanup(ngx_http_llm_ctx_t *ctx)
     if (rd->flush.timer_set) {
         ngx_del_timer(&rd->flush);
     }
+
+    ngx_http_llm_lead_unread(rd->flight);
+}
+
+
+/* the flight's attempts are those of this request from now on */
+
+void
+ngx_http_llm_reader_leads(ngx_http_llm_ctx_t *ctx)
+{
+    ctx->reader.wake = ngx_http_llm_reader_wake;
 }
 
 
@@ -123,6 +147,16 @@ ngx_http_llm_reader_wake(ngx_http_llm_reader_t *rd)
     rd->posted = 1;
 
     (void) ngx_http_post_request(rd->request, &rd->posted_request);
+}
+
+
+/* what fills the flight are events of another connection: nobody would run
+ * what is posted on this one */
+
+static void
+ngx_http_llm_reader_wake_elsewhere(ngx_http_llm_reader_t *rd)
+{
+    ngx_post_event(rd->request->connection->write, &ngx_posted_events);
 }
 
 
@@ -251,43 +285,38 @@ gone:
 void
 ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_http_request_t       *r;
-    ngx_http_llm_reader_t    *rd;
-    ngx_http_llm_loc_conf_t  *llcf;
-
-    r = ctx->request;
-    rd = &ctx->reader;
-
     ctx->aborted = 1;
     ctx->error = "client_closed";
-    r->connection->error = 1;
-    r->headers_out.status = NGX_HTTP_CLIENT_CLOSED_REQUEST;
+    ctx->request->connection->error = 1;
+    ctx->request->headers_out.status = NGX_HTTP_CLIENT_CLOSED_REQUEST;
 
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+    ngx_http_llm_reader_finalize(ctx, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+}
 
-    if (llcf->client_abort == NGX_HTTP_LLM_DRAIN
-        && ctx->attempt && ctx->attempt->running && !ctx->flight->ended)
+
+/*
+ * The request ends before its answer does; but it may lead a flight that is
+ * wanted.  After this it may be gone.
+ */
+
+void
+ngx_http_llm_reader_finalize(ngx_http_llm_ctx_t *ctx, ngx_int_t rc)
+{
+    if (!ctx->aborted && ngx_http_llm_lead_others(ctx)
+        && !ctx->flight->ended)
     {
-        /* let it end by itself; its end terminates the request */
+        /* it can't be told anything any more */
 
-        ngx_http_llm_reader_cleanup(ctx);
+        ctx->aborted = 1;
+        ctx->request->connection->error = 1;
+    }
 
-        r->read_event_handler = ngx_http_block_reading;
-        r->write_event_handler = ngx_http_request_empty_handler;
-
-        if (ctx->flight->stream || ctx->flight->released) {
-            ngx_http_llm_flight_pin(ctx->flight);
-            rd->block = NULL;
-        }
-
-        if (ctx->attempt->closed) {
-            ngx_http_llm_attempt_resume(ctx->attempt);
-        }
-
+    if (ctx->aborted && ngx_http_llm_lead_leave(ctx) == NGX_OK) {
         return;
     }
 
-    ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+    ctx->finalized = 1;
+    ngx_http_finalize_request(ctx->request, rc);
 }
 
 
@@ -316,11 +345,9 @@ ngx_http_llm_reader_client(ngx_http_request_t *r)
 {
     uint64_t                start;
     ngx_int_t               rc;
-    ngx_chain_t            *out;
     ngx_connection_t       *c;
     ngx_http_llm_ctx_t     *ctx;
     ngx_http_llm_reader_t  *rd;
-    ngx_http_llm_flight_t  *f;
 
     start = ngx_http_llm_now();
 
@@ -328,7 +355,6 @@ ngx_http_llm_reader_client(ngx_http_request_t *r)
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
     rd = &ctx->reader;
-    f = ctx->flight;
 
     rd->posted = 0;
 
@@ -345,6 +371,11 @@ ngx_http_llm_reader_client(ngx_http_request_t *r)
 
         rc = ngx_http_llm_reader_begin(ctx);
 
+        if (rc == NGX_BUSY) {
+            ngx_http_llm_lead_restart(ctx);
+            return;
+        }
+
         if (rc == NGX_AGAIN) {
 
             if (rd->busy || c->buffered) {
@@ -355,29 +386,15 @@ ngx_http_llm_reader_client(ngx_http_request_t *r)
         }
 
         if (rc != NGX_OK) {
-            ctx->finalized = 1;
-            ngx_http_finalize_request(r, rc == NGX_DONE ? NGX_OK : rc);
+            ngx_http_llm_reader_finalize(ctx, rc == NGX_DONE ? NGX_OK : rc);
             return;
         }
     }
 
 write:
 
-    out = NULL;
-
-    if (!rd->flushing || f->ended) {
-
-        rc = ngx_http_llm_reader_collect(ctx, &out);
-
-        if (rc == NGX_ERROR) {
-            goto failed;
-        }
-    }
-
-    if (out || rd->busy || c->buffered || r->buffered) {
-        if (ngx_http_llm_reader_output(ctx, out) != NGX_OK) {
-            goto failed;
-        }
+    if (ngx_http_llm_reader_write(ctx) != NGX_OK) {
+        goto failed;
     }
 
     ctx->overhead += ngx_http_llm_now() - start;
@@ -386,6 +403,15 @@ write:
         ctx->finalized = 1;
         ngx_http_llm_reader_cleanup(ctx);
         ngx_http_finalize_request(r, NGX_OK);
+        return;
+    }
+
+    if (rd->last_sent && rd->failed && !rd->busy && !c->buffered
+        && ngx_http_llm_lead_others(ctx) && !ctx->flight->ended)
+    {
+        /* the others' answer goes on */
+
+        ngx_http_llm_reader_finalize(ctx, NGX_OK);
         return;
     }
 
@@ -406,16 +432,51 @@ failed:
         return;
     }
 
-    ctx->finalized = 1;
-    ngx_http_finalize_request(r, NGX_ERROR);
+    ngx_http_llm_reader_finalize(ctx, NGX_ERROR);
 }
 
 
-/* what the cursor has not passed, as few buffers as it takes */
+/* as much as the client's socket takes */
+
+static ngx_int_t
+ngx_http_llm_reader_write(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_chain_t            *out;
+    ngx_connection_t       *c;
+    ngx_http_llm_reader_t  *rd;
+
+    rd = &ctx->reader;
+    c = ctx->request->connection;
+
+    do {
+        out = NULL;
+        rd->more = 0;
+
+        if ((!rd->flushing || ctx->flight->ended || rd->failed)
+            && ngx_http_llm_reader_collect(ctx, &out) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        if ((out || rd->busy || c->buffered || ctx->request->buffered)
+            && ngx_http_llm_reader_output(ctx, out) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+    } while (rd->more && rd->busy == NULL && !c->buffered);
+
+    return NGX_OK;
+}
+
+
+/* what the cursor has not passed, as few buffers as it takes; of a flight
+ * that has others to read it, not too much at once */
 
 static ngx_int_t
 ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx, ngx_chain_t **out)
 {
+    size_t                  size;
     u_char                 *pos, *last;
     ngx_buf_t              *b;
     ngx_chain_t           **ll;
@@ -428,19 +489,22 @@ ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx, ngx_chain_t **out)
     f = ctx->flight;
     ll = out;
     b = NULL;
+    size = 0;
 
-    if (rd->last_sent || rd->head_only || !rd->head_sent) {
+    if (rd->last_sent || rd->head_only || !rd->head_sent
+        || (f->form && (rd->busy || ctx->request->connection->buffered)))
+    {
         return NGX_OK;
-    }
-
-    if (rd->block == NULL) {
-        rd->block = f->first;
-        rd->record = 0;
     }
 
     while ((block = rd->block) != NULL) {
 
         while (rd->record < block->n) {
+
+            if (f->form && size > NGX_HTTP_LLM_UNREAD_HIGH) {
+                rd->more = 1;
+                goto done;
+            }
 
             /* records grow downwards from the end of the block */
 
@@ -452,6 +516,7 @@ ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx, ngx_chain_t **out)
 
             pos = block->start + rec->offset;
             last = pos + rec->len;
+            size += rec->len;
 
             if (b && b->last == pos) {
                 b->last = last;
@@ -477,6 +542,8 @@ ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx, ngx_chain_t **out)
         rd->record = 0;
     }
 
+done:
+
     if (*out) {
         ctx->last_shown = ngx_current_msec;
 
@@ -485,7 +552,9 @@ ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx, ngx_chain_t **out)
         }
     }
 
-    if (f->ended && ngx_http_llm_reader_end(ctx, &ll) != NGX_OK) {
+    if ((f->ended || rd->failed) && !rd->more
+        && ngx_http_llm_reader_end(ctx, &ll) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -505,6 +574,7 @@ ngx_http_llm_reader_end(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll)
 {
     llm_str_t               text;
     ngx_buf_t              *b;
+    llm_error_t             err;
     ngx_http_llm_flight_t  *f;
     ngx_http_llm_reader_t  *rd;
 
@@ -512,18 +582,25 @@ ngx_http_llm_reader_end(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll)
     f = ctx->flight;
     text.len = 0;
 
-    if (f->failed && !f->told) {
+    if (rd->failed || (f->failed && !f->told)) {
 
-        if (!f->stream && !f->committed) {
+        if (!f->stream && !rd->committed) {
             return NGX_ERROR;
         }
 
-        f->error.request_id = ngx_http_llm_request_id(ctx->request);
+        err = rd->failed ? rd->error : f->error;
+        err.request_id = ngx_http_llm_request_id(ctx->request);
 
-        if (rd->dialect->stream_error(&f->answer, &f->error, &ctx->mem, &text)
+        ngx_http_llm_mirror_answer(f);
+
+        if (rd->dialect->stream_error(&f->answer, &err, &ctx->mem, &text)
             != LLM_OK)
         {
             return NGX_ERROR;
+        }
+
+        if (f->lost) {
+            ngx_http_llm_reader_lost(ctx);
         }
 
     } else if (f->end_marker) {
@@ -548,6 +625,17 @@ ngx_http_llm_reader_end(ngx_http_llm_ctx_t *ctx, ngx_chain_t ***ll)
     rd->last_sent = 1;
 
     return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_reader_lost(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_get_module_main_conf(ctx->request, ngx_http_llm_module);
+
+    (void) ngx_atomic_fetch_add(&lmcf->shared->lost, 1);
 }
 
 
@@ -641,11 +729,12 @@ ngx_http_llm_reader_output(ngx_http_llm_ctx_t *ctx, ngx_chain_t *out)
 static void
 ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx)
 {
-    u_char                 *pos;
-    ngx_chain_t            *cl;
-    ngx_http_llm_block_t   *b;
-    ngx_http_llm_flight_t  *f;
-    ngx_http_llm_reader_t  *rd;
+    u_char                  *pos;
+    ngx_chain_t             *cl;
+    ngx_http_llm_block_t    *b;
+    ngx_http_llm_flight_t   *f;
+    ngx_http_llm_reader_t   *rd;
+    ngx_http_llm_attempt_t  *a;
 
     rd = &ctx->reader;
     f = ctx->flight;
@@ -662,30 +751,38 @@ ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx)
         }
     }
 
+    b = rd->block;
+
     if (cl == NULL) {
 
-        if (rd->record == rd->block->n && rd->block->next == NULL) {
-            ngx_http_llm_flight_trim(f, NULL);
+        if (rd->record == b->n && b->next == NULL
+            && f->nreaders == 1 && !f->open)
+        {
             rd->block = NULL;
-
-        } else {
-            ngx_http_llm_flight_trim(f, rd->block);
+            b = NULL;
         }
 
     } else {
 
         pos = cl->buf->pos;
 
-        for (b = f->first; b != rd->block; b = b->next) {
+        for (b = rd->low; b != rd->block; b = b->next) {
             if (pos >= b->start && pos <= b->last) {
                 break;
             }
         }
-
-        ngx_http_llm_flight_trim(f, b);
     }
 
-    if (ctx->attempt && ctx->attempt->closed) {
-        ngx_http_llm_attempt_resume(ctx->attempt);
+    ngx_http_llm_flight_hold(rd, b);
+    ngx_http_llm_flight_trim(f);
+
+    a = f->lead ? f->lead->attempt : ctx->attempt;
+
+    if (a && a->closed) {
+        ngx_http_llm_attempt_resume(a, ctx->request->connection);
+    }
+
+    if (f->mirror) {
+        ngx_http_llm_mirror_resume(f->mirror);
     }
 }

@@ -10,6 +10,7 @@
 #include "ngx_http_llm_module.h"
 
 
+static ngx_int_t ngx_http_llm_reader_joined(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_reader_failed(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_content_type(ngx_http_request_t *r, ngx_str_t *type);
 static ngx_int_t ngx_http_llm_reader_provider_headers(ngx_http_llm_ctx_t *ctx);
@@ -30,6 +31,17 @@ ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx)
     rd = &ctx->reader;
     f = ctx->flight;
 
+    if (f->form) {
+
+        rc = ngx_http_llm_reader_joined(ctx);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        f = ctx->flight;
+    }
+
     if (!f->released && !f->ended) {
         return NGX_AGAIN;
     }
@@ -45,8 +57,11 @@ ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx)
         }
 
         if (!f->stream || !f->released) {
-            ngx_http_llm_flight_trim(f, NULL);
+            rd->mute = 1;
             rd->block = NULL;
+
+            ngx_http_llm_flight_hold(rd, NULL);
+            ngx_http_llm_flight_trim(f);
         }
 
         return NGX_OK;
@@ -76,6 +91,72 @@ ngx_http_llm_reader_begin(ngx_http_llm_ctx_t *ctx)
     }
 
     return ngx_http_llm_reader_head(ctx);
+}
+
+
+/*
+ * A flight that others may read, too: is it one that this reader can be shown?
+ * NGX_OK; NGX_AGAIN: that is not known yet; NGX_BUSY: it is not, the request
+ * begins anew; NGX_ERROR.
+ */
+
+static ngx_int_t
+ngx_http_llm_reader_joined(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_int_t               rc;
+    ngx_http_llm_flight_t  *f;
+    ngx_http_llm_reader_t  *rd;
+
+    rd = &ctx->reader;
+    f = ctx->flight;
+
+    if (ctx->follows) {
+
+        if (f->lost) {
+            return NGX_BUSY;
+        }
+
+        if (rd->failed
+            || (f->released && f->stream && rd->show_usage && !f->usage
+                && !rd->fold))
+        {
+            /* it was given up, or has not what was asked for */
+
+            ctx->alone = 1;
+            return NGX_BUSY;
+        }
+
+        if (rd->fold) {
+
+            if (!f->ended) {
+                return NGX_AGAIN;
+            }
+
+            rc = ngx_http_llm_lead_fold(ctx);
+
+            if (rc == NGX_DECLINED) {
+                ctx->alone = 1;
+                return NGX_BUSY;
+            }
+
+            if (rc != NGX_OK) {
+                return rc;
+            }
+
+            f = ctx->flight;
+        }
+
+        ngx_http_llm_facts(ctx);
+    }
+
+    if (f->failure && !rd->head_sent) {
+
+        /* each of its readers may have an old answer instead */
+
+        (void) ngx_http_llm_cache_stale(ctx, f->failure);
+    }
+
+    return NGX_OK;
 }
 
 
@@ -120,6 +201,11 @@ ngx_http_llm_reader_head(ngx_http_llm_ctx_t *ctx)
 
     ctx->own = 1;
     rd->head_sent = 1;
+
+    if (!rd->head_only) {
+        f->shown = 1;
+    }
+
     r->disable_not_modified = 1;
 
     r->headers_out.status = (rd->head_only || f->stream)

@@ -142,14 +142,13 @@ ngx_http_llm_reader_ping_handler(ngx_event_t *ev)
 
         /* commits the 200 */
 
-        ctx->flight->committed = 1;
+        rd->committed = 1;
         rd->head_only = 1;
 
         rc = ngx_http_llm_reader_head(ctx);
 
         if (rc != NGX_OK) {
-            ctx->finalized = 1;
-            ngx_http_finalize_request(r, rc == NGX_DONE ? NGX_OK : rc);
+            ngx_http_llm_reader_finalize(ctx, rc == NGX_DONE ? NGX_OK : rc);
             goto done;
         }
 
@@ -171,8 +170,7 @@ ngx_http_llm_reader_ping_handler(ngx_event_t *ev)
             ngx_http_llm_reader_gone(ctx);
 
         } else {
-            ctx->finalized = 1;
-            ngx_http_finalize_request(r, NGX_ERROR);
+            ngx_http_llm_reader_finalize(ctx, NGX_ERROR);
         }
 
         goto done;
@@ -224,9 +222,8 @@ ngx_http_llm_reader_stall_handler(ngx_event_t *ev)
 
     c->timedout = 1;
     ctx->error = "client_timeout";
-    ctx->finalized = 1;
 
-    ngx_http_finalize_request(r, NGX_HTTP_REQUEST_TIME_OUT);
+    ngx_http_llm_reader_finalize(ctx, NGX_HTTP_REQUEST_TIME_OUT);
 
     ngx_http_run_posted_requests(c);
 }

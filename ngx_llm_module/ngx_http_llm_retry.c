@@ -409,13 +409,26 @@ ngx_http_llm_retry_next(ngx_http_llm_attempt_t *a, const char *error,
 
     ctx->again++;
 
+    ngx_http_llm_retry_later(ctx, delay);
+
+    return NGX_OK;
+}
+
+
+/* the same target once more, after delay ms */
+
+void
+ngx_http_llm_retry_later(ngx_http_llm_ctx_t *ctx, ngx_msec_t delay)
+{
+    ngx_connection_t  *c;
+
+    c = ctx->request->connection;
+
     ctx->backoff.handler = ngx_http_llm_retry_backoff;
     ctx->backoff.data = c;
     ctx->backoff.log = c->log;
 
     ngx_add_timer(&ctx->backoff, delay);
-
-    return NGX_OK;
 }
 
 

@@ -21,6 +21,8 @@ static ngx_uint_t ngx_http_llm_status_rules(ngx_conf_t *cf);
 static ngx_int_t ngx_http_llm_status_error(ngx_http_request_t *r,
     ngx_uint_t status, const char *code, const char *message);
 static ngx_int_t ngx_http_llm_status_read(ngx_http_request_t *r);
+static u_char *ngx_http_llm_status_coalesce(ngx_http_llm_main_conf_t *lmcf,
+    u_char *p);
 static u_char *ngx_http_llm_status_cache(ngx_http_llm_main_conf_t *lmcf,
     u_char *p, llm_store_stat_t *st, ngx_uint_t open);
 static ngx_int_t ngx_http_llm_status_purge(ngx_http_request_t *r);
@@ -280,7 +282,7 @@ ngx_http_llm_status_read(ngx_http_request_t *r)
     store = ngx_http_llm_cache_store();
     open = store && llm_store_stat(store, &st) == LLM_OK;
 
-    len = 1024 + 32 * NGX_INT64_LEN + llm_json_escape(NULL, &path);
+    len = 2048 + 48 * NGX_INT64_LEN + llm_json_escape(NULL, &path);
 
     p = ngx_pnalloc(r->pool, len);
     if (p == NULL) {
@@ -297,6 +299,10 @@ ngx_http_llm_status_read(ngx_http_request_t *r)
 
     } else {
         p = ngx_cpymem(p, "null", 4);
+    }
+
+    if (lmcf->coalesce) {
+        p = ngx_http_llm_status_coalesce(lmcf, p);
     }
 
     p = ngx_cpymem(p, "}\n", 2);
@@ -351,6 +357,27 @@ ngx_http_llm_status_cache(ngx_http_llm_main_conf_t *lmcf, u_char *p,
     }
 
     return ngx_cpymem(p, "}}", 2);
+}
+
+
+static u_char *
+ngx_http_llm_status_coalesce(ngx_http_llm_main_conf_t *lmcf, u_char *p)
+{
+    llm_share_stat_t        st;
+    ngx_http_llm_shared_t  *shared;
+
+    shared = lmcf->shared;
+
+    llm_share_stat(lmcf->share, &st);
+
+    p = ngx_sprintf(p, ",\"coalesce\":{\"flights\":%uD,\"entries\":%uD,"
+                    "\"links\":%uD,\"linked\":%uD,\"workers\":%uD,",
+                    st.flights, st.entries, st.links, st.linked, st.workers);
+
+    return ngx_sprintf(p, "\"joined\":%uA,\"full\":%uA,\"restarted\":%uA,"
+                       "\"lost\":%uA,\"slow\":%uA}",
+                       shared->joined, shared->full, shared->restarted,
+                       shared->lost, shared->slow);
 }
 
 

@@ -19,6 +19,7 @@ typedef enum {
     NGX_HTTP_LLM_V_STREAM,
     NGX_HTTP_LLM_V_CACHE,
     NGX_HTTP_LLM_V_CACHE_REASON,
+    NGX_HTTP_LLM_V_FLIGHT,
     NGX_HTTP_LLM_V_ATTEMPTS,
     NGX_HTTP_LLM_V_USAGE_SOURCE,
     NGX_HTTP_LLM_V_PROVIDER_REQUEST_ID,
@@ -66,6 +67,9 @@ static ngx_http_variable_t  ngx_http_llm_variables[] = {
 
     { ngx_string("llm_cache_reason"), NULL, ngx_http_llm_text_variable,
       NGX_HTTP_LLM_V_CACHE_REASON, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_flight"), NULL, ngx_http_llm_text_variable,
+      NGX_HTTP_LLM_V_FLIGHT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("llm_usage_source"), NULL, ngx_http_llm_text_variable,
       NGX_HTTP_LLM_V_USAGE_SOURCE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -228,6 +232,10 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
             s.data = (u_char *) ctx->cache->reason;
         }
 
+        break;
+
+    case NGX_HTTP_LLM_V_FLIGHT:
+        s = ctx->name;
         break;
 
     case NGX_HTTP_LLM_V_USAGE_SOURCE:

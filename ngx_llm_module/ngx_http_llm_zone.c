@@ -3,11 +3,11 @@
  * Copyright (C) ngx_http_llm_module authors
  *
  * The shared memory: a table of cells, one for each provider, target and
- * route, the makers of what providers keep, and what the cache shares beside
- * its file.  All of it is taken from the
- * slab pool once, by the master, while no worker uses it; after that there
- * are words that are changed one by one, so that a worker may be killed at
- * any moment and leaves nothing half done.
+ * route, the makers of what providers keep, what the cache shares beside its
+ * file, and the calls in the air.  All of it is taken from the slab pool once,
+ * by the master, while no worker uses it; after that there are words that are
+ * changed one by one, so that a worker may be killed at any moment and leaves
+ * nothing half done.
  *
  * Over a reload the zone stays, if name and size do, and a cell stays with
  * its name.
@@ -19,7 +19,7 @@
 #include <openssl/rand.h>
 
 
-#define NGX_HTTP_LLM_LAYOUT      2
+#define NGX_HTTP_LLM_LAYOUT      3
 #define NGX_HTTP_LLM_ZONE_SIZE   (32 * 1024 * 1024)
 #define NGX_HTTP_LLM_ZONE_MIN    (256 * 1024)
 #define NGX_HTTP_LLM_BOUND_WAYS  4
@@ -55,6 +55,7 @@ typedef struct {
     ngx_uint_t              nbound;            /* a power of two */
 
     ngx_http_llm_shared_t   cache;
+    llm_share_t            *share;             /* NULL: there is no room */
 } ngx_http_llm_zone_t;
 
 
@@ -62,6 +63,8 @@ static ngx_int_t ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data);
 static ngx_http_llm_zone_t *ngx_http_llm_zone_create(
     ngx_shm_zone_t *shm_zone);
 static ngx_int_t ngx_http_llm_zone_cache(ngx_shm_zone_t *shm_zone,
+    ngx_http_llm_zone_t *zone);
+static ngx_int_t ngx_http_llm_zone_share(ngx_shm_zone_t *shm_zone,
     ngx_http_llm_zone_t *zone);
 static ngx_int_t ngx_http_llm_zone_cells(ngx_shm_zone_t *shm_zone,
     ngx_http_llm_zone_t *zone, ngx_http_llm_main_conf_t *lmcf);
@@ -184,6 +187,14 @@ ngx_http_llm_zone_init(ngx_shm_zone_t *shm_zone, void *data)
     }
 
     lmcf->shared = &zone->cache;
+    lmcf->share = zone->share;
+
+    if (lmcf->coalesce && zone->share == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, shm_zone->shm.log, 0,
+                      "zone \"%V\" is too small for \"llm_adapter_coalesce\"",
+                      &shm_zone->shm.name);
+        return NGX_ERROR;
+    }
 
     return ngx_http_llm_zone_cells(shm_zone, zone, lmcf);
 }
@@ -238,7 +249,9 @@ ngx_http_llm_zone_create(ngx_shm_zone_t *shm_zone)
         goto failed;
     }
 
-    if (ngx_http_llm_zone_cache(shm_zone, zone) != NGX_OK) {
+    if (ngx_http_llm_zone_cache(shm_zone, zone) != NGX_OK
+        || ngx_http_llm_zone_share(shm_zone, zone) != NGX_OK)
+    {
         goto failed;
     }
 
@@ -288,6 +301,73 @@ ngx_http_llm_zone_cache(ngx_shm_zone_t *shm_zone, ngx_http_llm_zone_t *zone)
 
     return RAND_bytes(cache->secret, sizeof(cache->secret)) == 1 ? NGX_OK
                                                                  : NGX_ERROR;
+}
+
+
+/* half of it for calls in the air, or what is left */
+
+static ngx_int_t
+ngx_http_llm_zone_share(ngx_shm_zone_t *shm_zone, ngx_http_llm_zone_t *zone)
+{
+    void             *p;
+    size_t            size;
+    ngx_slab_pool_t  *shpool;
+
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+
+    size = ngx_min(shm_zone->shm.size / 2, shpool->pfree * ngx_pagesize);
+
+    /* what is free need not be in one piece */
+
+    for ( ;; ) {
+
+        if (size < LLM_SHARE_MIN) {
+            return NGX_OK;
+        }
+
+        shpool->log_nomem = 0;
+
+        p = ngx_slab_alloc(shpool, size);
+
+        shpool->log_nomem = 1;
+
+        if (p) {
+            break;
+        }
+
+        size -= ngx_pagesize;
+    }
+
+    zone->share = llm_share_create(p, size);
+
+    return zone->share ? NGX_OK : NGX_ERROR;
+}
+
+
+/*
+ * This configuration is the one in use from now on.  One that failed may have
+ * raised the number, and workers of this one may be started after that.
+ */
+
+ngx_int_t
+ngx_http_llm_zone_init_module(ngx_cycle_t *cycle)
+{
+    ngx_slab_pool_t           *shpool;
+    ngx_http_llm_zone_t       *zone;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    lmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_llm_module);
+
+    if (lmcf == NULL || lmcf->zone == NULL) {
+        return NGX_OK;
+    }
+
+    shpool = (ngx_slab_pool_t *) lmcf->zone->shm.addr;
+    zone = shpool->data;
+
+    lmcf->generation = zone->generation;
+
+    return NGX_OK;
 }
 
 

@@ -103,9 +103,9 @@
 #define LLM_SHARE_MIN       (32 * 1024)    /* the least memory: 16 slots, some
                                               entries, two links or more */
 
-#define LLM_LINK_ROOM       8128       /* bytes of a ring: with its words 8 KB;
-                                          the bytes may stand elsewhere than
-                                          the words, untouched until used */
+#define LLM_LINK_ROOM       8192       /* bytes of a ring, which takes no memory
+                                          until it is used; and there are 128
+                                          bytes of words */
 
 #define LLM_SHARE_HUNG      20         /* ticks in which a writer's beat did not
                                           change: it is as good as dead */
@@ -154,7 +154,7 @@ typedef void (*llm_share_link_pt)(void *data, llm_uint_t link);
 /* ------------------------------------------------------------------ share */
 
 /*
- * Lays out size bytes at mem (aligned to 64), which all processes will have at
+ * Lays out size bytes at mem (aligned to a page), which all processes will have at
  * this address; a sixteenth for slots and bells, as much for the table, the
  * rest is links.  The rings are not touched.  Once, before there are others.
  * NULL: too small, or no mutex to be had.
