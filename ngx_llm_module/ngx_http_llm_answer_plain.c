@@ -178,7 +178,7 @@ ngx_http_llm_answer_end_plain(ngx_http_llm_attempt_t *a)
     if (f->status >= NGX_HTTP_BAD_REQUEST && !f->released) {
 
         if (a->ctx->aborted && f->nreaders && a->told != LLM_FAIL_CLIENT) {
-            ngx_http_llm_lead_lost(f);
+            ngx_http_llm_lead_lost(f, "worker_lost");
             return;
         }
 

@@ -190,7 +190,7 @@ ngx_http_llm_attempt_valve(ngx_http_llm_attempt_t *a)
     f = a->flight;
 
     if (f->appended - f->trimmed <= NGX_HTTP_LLM_UNREAD_HIGH
-        || f->open || f->nreaders > 1
+        || f->open || ngx_http_llm_outlet_behind(f) <= NGX_HTTP_LLM_UNREAD_HIGH
         || !f->released || f->ended || a->whole || a->closed)
     {
         return;
@@ -238,7 +238,7 @@ ngx_http_llm_attempt_resume(ngx_http_llm_attempt_t *a, ngx_connection_t *c)
     f = a->flight;
 
     if (!a->closed || !a->running
-        || f->appended - f->trimmed > NGX_HTTP_LLM_UNREAD_LOW)
+        || ngx_http_llm_outlet_behind(f) > NGX_HTTP_LLM_UNREAD_LOW)
     {
         return;
     }

@@ -280,7 +280,7 @@ ngx_http_llm_answer_failed(ngx_http_llm_attempt_t *a, const char *error)
         /* the others are in other workers: one of them will ask */
 
         ctx->error = error;
-        ngx_http_llm_lead_lost(f);
+        ngx_http_llm_lead_lost(f, "worker_lost");
         return;
 
     } else if (!f->released && f->nreaders > 1) {

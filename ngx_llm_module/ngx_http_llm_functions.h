@@ -286,7 +286,7 @@ ngx_int_t ngx_http_llm_lead_leave(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_lead_unread(ngx_http_llm_flight_t *f);
 ngx_int_t ngx_http_llm_lead_pass(ngx_http_llm_attempt_t *a);
 void ngx_http_llm_lead_end(ngx_http_llm_ctx_t *ctx);
-void ngx_http_llm_lead_lost(ngx_http_llm_flight_t *f);
+void ngx_http_llm_lead_lost(ngx_http_llm_flight_t *f, const char *error);
 void ngx_http_llm_lead_restart(ngx_http_llm_ctx_t *ctx);
 ngx_int_t ngx_http_llm_lead_fold(ngx_http_llm_ctx_t *ctx);
 ngx_http_llm_flight_t *ngx_http_llm_lead_own(ngx_http_llm_ctx_t *ctx);
@@ -300,6 +300,7 @@ extern llm_worker_t  *ngx_http_llm_worker;
 
 /* ngx_http_llm_outlet.c: from a flight to another worker */
 void ngx_http_llm_outlet_ring(ngx_uint_t link);
+off_t ngx_http_llm_outlet_behind(ngx_http_llm_flight_t *f);
 
 /* ngx_http_llm_mirror.c: from another worker to a flight */
 ngx_http_llm_flight_t *ngx_http_llm_mirror_create(llm_place_t *place,
@@ -387,6 +388,7 @@ void ngx_http_llm_resolve_wanted(ngx_http_llm_provider_t *p);
 void ngx_http_llm_reader_attach(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_reader_cleanup(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_reader_leads(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx, ngx_connection_t *c);
 void ngx_http_llm_reader_finalize(ngx_http_llm_ctx_t *ctx, ngx_int_t rc);
 void ngx_http_llm_reader_client(ngx_http_request_t *r);
 void ngx_http_llm_reader_gone(ngx_http_llm_ctx_t *ctx);

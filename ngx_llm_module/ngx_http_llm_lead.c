@@ -21,6 +21,7 @@
 #include "ngx_http_llm_module.h"
 
 
+static void ngx_http_llm_lead_alone(ngx_http_llm_flight_t *f);
 static void ngx_http_llm_lead_orphan(ngx_http_request_t *r);
 static ngx_http_llm_ctx_t *ngx_http_llm_lead_candidate(
     ngx_http_llm_flight_t *f);
@@ -100,7 +101,7 @@ ngx_http_llm_lead_leave(ngx_http_llm_ctx_t *ctx)
                                                                      : 1);
 
         } else {
-            ngx_http_llm_lead_lost(ctx->flight);
+            ngx_http_llm_lead_lost(ctx->flight, "worker_lost");
         }
 
         return NGX_DECLINED;
@@ -151,6 +152,7 @@ ngx_http_llm_lead_unread(ngx_http_llm_flight_t *f)
     ngx_http_llm_loc_conf_t  *llcf;
 
     if (f->nreaders) {
+        ngx_http_llm_lead_alone(f);
         return;
     }
 
@@ -184,6 +186,38 @@ ngx_http_llm_lead_unread(ngx_http_llm_flight_t *f)
 
     ctx->cancel = 1;
     ngx_post_event(ctx->request->connection->write, &ngx_posted_events);
+}
+
+
+/* who may be the only reader now decides how fast the provider is read */
+
+static void
+ngx_http_llm_lead_alone(ngx_http_llm_flight_t *f)
+{
+    ngx_queue_t             *q;
+    ngx_http_llm_reader_t   *rd;
+    ngx_http_llm_attempt_t  *a;
+
+    if (f->open || f->ended) {
+        return;
+    }
+
+    if (f->nreaders == 1) {
+        q = ngx_queue_head(&f->readers);
+        rd = ngx_queue_data(q, ngx_http_llm_reader_t, queue);
+
+        if (rd->request) {
+            ngx_http_llm_reader_trim(ngx_http_get_module_ctx(rd->request,
+                                                       ngx_http_llm_module),
+                                     NULL);
+        }
+    }
+
+    a = f->lead ? f->lead->attempt : NULL;
+
+    if (a && a->closed) {
+        ngx_http_llm_attempt_resume(a, NULL);
+    }
 }
 
 
@@ -321,7 +355,7 @@ ngx_http_llm_lead_end(ngx_http_llm_ctx_t *ctx)
     }
 
     if (!f->ended) {
-        ngx_http_llm_lead_lost(f);
+        ngx_http_llm_lead_lost(f, "worker_lost");
     }
 
     f->lead = NULL;
@@ -334,7 +368,7 @@ ngx_http_llm_lead_end(ngx_http_llm_ctx_t *ctx)
  */
 
 void
-ngx_http_llm_lead_lost(ngx_http_llm_flight_t *f)
+ngx_http_llm_lead_lost(ngx_http_llm_flight_t *f, const char *error)
 {
     ngx_http_llm_coalesce_leave(f);
 
@@ -344,9 +378,9 @@ ngx_http_llm_lead_lost(ngx_http_llm_flight_t *f)
                       f->nreaders);
     }
 
-    ngx_http_llm_failure_error("worker_lost", &f->error);
+    ngx_http_llm_failure_error(error, &f->error);
 
-    f->reason = "worker_lost";
+    f->reason = error;
     f->settled = 1;
     f->lost = 1;
     f->failed = 1;

@@ -114,10 +114,12 @@ ngx_http_llm_mirror_run(ngx_http_llm_mirror_t *m)
 {
     off_t                   appended;
     ngx_int_t               rc;
+    const char             *error;
     ngx_http_llm_flight_t  *f;
 
     f = m->flight;
     appended = f->appended;
+    error = "worker_lost";
 
     m->waiting = 0;
 
@@ -135,16 +137,24 @@ ngx_http_llm_mirror_run(ngx_http_llm_mirror_t *m)
         case LLM_LINK_OPEN:
             break;
 
+        case LLM_LINK_DONE:
+
+            /* without an end: we were too far behind */
+
+            error = "reader_too_slow";
+            rc = NGX_ERROR;
+            break;
+
         default:
 
-            /* refused, lost, or through without an end */
+            /* refused or lost */
 
             rc = NGX_ERROR;
         }
     }
 
     if (rc == NGX_ERROR && !f->ended) {
-        ngx_http_llm_lead_lost(f);
+        ngx_http_llm_lead_lost(f, error);
     }
 
     if (f->ended) {
@@ -407,13 +417,14 @@ ngx_http_llm_mirror_end(ngx_http_llm_mirror_t *m)
 }
 
 
-/* who reads alone is waited for, once the flight is not open any more */
+/* who reads alone is waited for, once the flight is not open any more; but the
+ * other worker may have others that wait for us */
 
 static ngx_uint_t
 ngx_http_llm_mirror_full(ngx_http_llm_flight_t *f)
 {
     return !f->open && f->nreaders == 1
-           && f->appended - f->trimmed > NGX_HTTP_LLM_UNREAD_HIGH;
+           && f->appended - f->trimmed > (off_t) f->max;
 }
 
 

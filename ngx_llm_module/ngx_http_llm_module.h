@@ -392,6 +392,7 @@ struct ngx_http_llm_flight_s {
     ngx_http_llm_block_t          *pinned;     /* out of the log, in use */
     ngx_queue_t                    readers;
     ngx_uint_t                     nreaders;
+    ngx_uint_t                     noutlets;   /* of them */
     ngx_uint_t                     refs;       /* of contexts, mirrors and
                                                   outlets */
 
@@ -573,6 +574,8 @@ struct ngx_http_llm_outlet_s {
     u_char                        *pos;        /* of its bytes */
     u_char                        *last;
     u_char                        *text;       /* of the heap, or NULL */
+    off_t                          taken;      /* bytes of the log */
+    ngx_event_t                    stall;
     unsigned                       busy:1;     /* with a message */
     unsigned                       ending:1;   /* it is the last one */
 };

@@ -16,9 +16,16 @@
 #include "ngx_http_llm_module.h"
 
 
+#define NGX_HTTP_LLM_STALL  1000               /* ms: a worker that takes
+                                                  nothing while others wait */
+
+
 static void ngx_http_llm_outlet_open(ngx_uint_t link);
 static void ngx_http_llm_outlet_wake(ngx_http_llm_reader_t *rd);
 static void ngx_http_llm_outlet_handler(ngx_event_t *ev);
+static void ngx_http_llm_outlet_wait(ngx_http_llm_outlet_t *o);
+static void ngx_http_llm_outlet_stalled(ngx_event_t *ev);
+static void ngx_http_llm_outlet_resume(ngx_http_llm_outlet_t *o);
 static ngx_int_t ngx_http_llm_outlet_send(ngx_http_llm_outlet_t *o);
 static ngx_int_t ngx_http_llm_outlet_next(ngx_http_llm_outlet_t *o);
 static ngx_int_t ngx_http_llm_outlet_record(ngx_http_llm_outlet_t *o);
@@ -83,9 +90,14 @@ ngx_http_llm_outlet_open(ngx_uint_t link)
     o->event.data = o;
     o->event.log = ngx_cycle->log;
 
+    o->stall.handler = ngx_http_llm_outlet_stalled;
+    o->stall.data = o;
+    o->stall.log = ngx_cycle->log;
+
     llm_link_set(ngx_http_llm_worker, link, o);
 
     f->refs++;
+    f->noutlets++;
     ngx_http_llm_flight_attach(f, &o->reader);
 
     ngx_http_llm_worker_watch();
@@ -108,6 +120,7 @@ ngx_http_llm_outlet_wake(ngx_http_llm_reader_t *rd)
 static void
 ngx_http_llm_outlet_handler(ngx_event_t *ev)
 {
+    off_t                   taken;
     ngx_int_t               rc;
     ngx_http_llm_outlet_t  *o;
     ngx_http_llm_flight_t  *f;
@@ -120,13 +133,23 @@ ngx_http_llm_outlet_handler(ngx_event_t *ev)
         return;
     }
 
-    if (f->lost || o->reader.failed) {
+    if (f->lost) {
 
         /* whoever was shown nothing asks again */
 
         ngx_http_llm_outlet_close(o, LLM_LINK_LOST);
         return;
     }
+
+    if (o->reader.failed) {
+
+        /* too far behind: without an end it is known */
+
+        ngx_http_llm_outlet_close(o, LLM_LINK_DONE);
+        return;
+    }
+
+    taken = o->taken;
 
     do {
         rc = ngx_http_llm_outlet_send(o);
@@ -146,7 +169,113 @@ ngx_http_llm_outlet_handler(ngx_event_t *ev)
 
     if (rc == NGX_ERROR) {
         ngx_http_llm_outlet_close(o, LLM_LINK_LOST);
+        return;
     }
+
+    if (o->stall.timer_set && o->taken != taken) {
+        ngx_del_timer(&o->stall);
+    }
+
+    if (!f->open) {
+        ngx_http_llm_outlet_wait(o);
+    }
+}
+
+
+/* a flight that is not held for others any more is read no faster than other
+ * workers take it; but not if one of them takes nothing */
+
+static void
+ngx_http_llm_outlet_wait(ngx_http_llm_outlet_t *o)
+{
+    ngx_http_llm_flight_t  *f;
+
+    f = o->reader.flight;
+
+    if (!o->busy || f->nreaders == 1) {
+
+        if (o->stall.timer_set) {
+            ngx_del_timer(&o->stall);
+        }
+
+    } else if (!o->stall.timer_set) {
+        ngx_add_timer(&o->stall, NGX_HTTP_LLM_STALL);
+    }
+
+    ngx_http_llm_outlet_resume(o);
+}
+
+
+static void
+ngx_http_llm_outlet_stalled(ngx_event_t *ev)
+{
+    ngx_http_llm_outlet_t     *o;
+    ngx_http_llm_main_conf_t  *lmcf;
+
+    o = ev->data;
+
+    if (o->reader.flight->nreaders > 1) {
+
+        lmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                                   ngx_http_llm_module);
+
+        (void) ngx_atomic_fetch_add(&lmcf->shared->slow, 1);
+
+        o->reader.failed = 1;
+        ngx_http_llm_outlet_handler(&o->event);
+    }
+}
+
+
+/* the provider may have been let wait */
+
+static void
+ngx_http_llm_outlet_resume(ngx_http_llm_outlet_t *o)
+{
+    ngx_http_llm_flight_t   *f;
+    ngx_http_llm_attempt_t  *a;
+
+    f = o->reader.flight;
+    a = f->lead ? f->lead->attempt : NULL;
+
+    if (a && a->closed) {
+        ngx_http_llm_attempt_resume(a, NULL);
+    }
+}
+
+
+/* bytes that some other worker has not got yet */
+
+off_t
+ngx_http_llm_outlet_behind(ngx_http_llm_flight_t *f)
+{
+    off_t                   behind, most;
+    ngx_queue_t            *q;
+    ngx_http_llm_outlet_t  *o;
+
+    if (f->nreaders <= 1) {
+        return f->appended - f->trimmed;
+    }
+
+    most = 0;
+
+    if (f->noutlets == 0) {
+        return most;
+    }
+
+    for (q = ngx_queue_head(&f->readers);
+         q != ngx_queue_sentinel(&f->readers);
+         q = ngx_queue_next(q))
+    {
+        o = ngx_queue_data(q, ngx_http_llm_outlet_t, reader.queue);
+
+        if (o->reader.request == NULL && !o->reader.failed) {
+            behind = f->appended - f->base - o->taken;
+            most = ngx_max(most, behind);
+        }
+    }
+
+    return most;
 }
 
 
@@ -235,7 +364,6 @@ ngx_http_llm_outlet_record(ngx_http_llm_outlet_t *o)
     ngx_http_llm_flight_t  *f;
     ngx_http_llm_reader_t  *rd;
     ngx_http_llm_record_t  *rec;
-    ngx_http_llm_attempt_t *a;
 
     rd = &o->reader;
     f = rd->flight;
@@ -248,12 +376,6 @@ ngx_http_llm_outlet_record(ngx_http_llm_outlet_t *o)
 
         ngx_http_llm_flight_hold(rd, rd->block);
         ngx_http_llm_flight_trim(f);
-
-        a = f->lead ? f->lead->attempt : NULL;
-
-        if (a && a->closed) {
-            ngx_http_llm_attempt_resume(a, NULL);
-        }
 
         b = rd->block;
     }
@@ -271,6 +393,7 @@ ngx_http_llm_outlet_record(ngx_http_llm_outlet_t *o)
 
     o->msg.data = rec->data;
     o->msg.flags = rec->flags;
+    o->taken += rec->len;
 
     return NGX_OK;
 }
@@ -415,11 +538,21 @@ ngx_http_llm_outlet_close(ngx_http_llm_outlet_t *o, llm_link_e how)
         ngx_delete_posted_event(&o->event);
     }
 
+    if (o->stall.timer_set) {
+        ngx_del_timer(&o->stall);
+    }
+
     if (o->text) {
         ngx_free(o->text);
     }
 
+    f->noutlets--;
     ngx_http_llm_flight_detach(&o->reader);
+
+    if (!f->open) {
+        ngx_http_llm_outlet_resume(o);
+    }
+
     ngx_free(o);
 
     ngx_http_llm_lead_unread(f);

@@ -33,7 +33,6 @@ static ngx_int_t ngx_http_llm_reader_end(ngx_http_llm_ctx_t *ctx,
 static void ngx_http_llm_reader_lost(ngx_http_llm_ctx_t *ctx);
 static ngx_buf_t *ngx_http_llm_reader_buf(ngx_http_llm_ctx_t *ctx,
     ngx_chain_t ***ll);
-static void ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx);
 
 
 /* the main request takes part in its flight from here on */
@@ -491,9 +490,12 @@ ngx_http_llm_reader_collect(ngx_http_llm_ctx_t *ctx, ngx_chain_t **out)
     b = NULL;
     size = 0;
 
-    if (rd->last_sent || rd->head_only || !rd->head_sent
-        || (f->form && (rd->busy || ctx->request->connection->buffered)))
-    {
+    if (rd->last_sent || rd->head_only || !rd->head_sent) {
+        return NGX_OK;
+    }
+
+    if (f->form && (rd->busy || ctx->request->connection->buffered)) {
+        rd->more = 1;
         return NGX_OK;
     }
 
@@ -718,16 +720,17 @@ ngx_http_llm_reader_output(ngx_http_llm_ctx_t *ctx, ngx_chain_t *out)
         ngx_add_timer(&rd->flush, llcf->flush);
     }
 
-    ngx_http_llm_reader_trim(ctx);
+    ngx_http_llm_reader_trim(ctx, r->connection);
 
     return NGX_OK;
 }
 
 
-/* gives back what the client's socket has taken */
+/* gives back what the client's socket has taken; c: the connection whose
+ * event this is, NULL: another's */
 
-static void
-ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx)
+void
+ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx, ngx_connection_t *c)
 {
     u_char                  *pos;
     ngx_chain_t             *cl;
@@ -779,7 +782,7 @@ ngx_http_llm_reader_trim(ngx_http_llm_ctx_t *ctx)
     a = f->lead ? f->lead->attempt : ctx->attempt;
 
     if (a && a->closed) {
-        ngx_http_llm_attempt_resume(a, ctx->request->connection);
+        ngx_http_llm_attempt_resume(a, c);
     }
 
     if (f->mirror) {
