@@ -69,6 +69,10 @@
  * READER is not held (the reader died while it filled it in): then it drops
  * WRITER.
  *
+ * What the reader has filled in counts only if the state is the same before and
+ * after it was read: a reader that has found its writer dead may have let go of
+ * both ends, and the link be another's already.  (The model has found this.)
+ *
  * A writer that finds the ring full sets `full`, then looks at tail once more
  * (both sequentially consistent); a reader that has moved tail looks at `full`
  * after that, and if it is set clears it and rings.  Neither can miss the
@@ -84,7 +88,7 @@
  * link's own words what there is to do.  Bells belong to the slot, not to the
  * life in it: a worker that takes a slot looks at all links once.
  *
- * t/share/model.pml is this protocol as a model, checked by spin.
+ * t/share/model_*.pml are this protocol as models, checked by spin.
  */
 
 

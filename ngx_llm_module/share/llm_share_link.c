@@ -215,9 +215,9 @@ llm_link_open(llm_worker_t *w, const llm_place_t *place, llm_uint_t *link)
     end->beat = __atomic_load_n(&sh->slots[place->slot].beat,
                                 __ATOMIC_RELAXED);
 
-    l->flight = place->flight;
-    l->writer = place->nonce;
-    l->reader = w->nonce;
+    __atomic_store_n(&l->flight, place->flight, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&l->writer, place->nonce, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&l->reader, w->nonce, __ATOMIC_SEQ_CST);
 
     __atomic_store_n(&l->head, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&l->tail, 0, __ATOMIC_RELAXED);
@@ -379,37 +379,52 @@ llm_link_close(llm_worker_t *w, llm_uint_t link)
 uint64_t
 llm_link_wanted(llm_worker_t *w, llm_uint_t link)
 {
-    uint64_t     state;
+    uint64_t     state, flight, writer;
     llm_link_t  *l;
 
     l = &w->share->links[link];
 
-    state = llm_link_word(w, link);
+    do {
+        state = llm_link_word(w, link);
 
-    if (!(state & LLM_STATE_WRITER) || llm_state_writer(state) != w->slot) {
-        return 0;
-    }
+        if (!(state & LLM_STATE_WRITER) || llm_state_writer(state) != w->slot)
+        {
+            return 0;
+        }
 
-    if (!(state & LLM_STATE_READER)) {
-        (void) llm_link_drop(w->share, link, state, LLM_STATE_WRITER, 0);
-        return 0;
-    }
+        if (!(state & LLM_STATE_READER)) {
+            (void) llm_link_drop(w->share, link, state, LLM_STATE_WRITER, 0);
+            return 0;
+        }
 
-    if (!(state & LLM_STATE_ASKED)) {
-        return 0;
-    }
+        if (!(state & LLM_STATE_ASKED)) {
+            return 0;
+        }
 
-    if (l->writer != w->nonce) {
+        flight = __atomic_load_n(&l->flight, __ATOMIC_SEQ_CST);
+        writer = __atomic_load_n(&l->writer, __ATOMIC_SEQ_CST);
+
+        /* a reader that has found its writer dead may have let go of this end,
+         * and the link be another's that is just filled in */
+
+    } while (llm_link_word(w, link) != state);
+
+    if (writer != w->nonce) {
 
         /* it was meant for who lived here before */
 
-        llm_link_end(w, link, LLM_LINK_REFUSED);
+        if (llm_link_drop(w->share, link, state, LLM_STATE_WRITER,
+                          LLM_STATE_REFUSED))
+        {
+            llm_bell_ring(w, llm_state_reader(state), link);
+        }
+
         return 0;
     }
 
     w->ends[link].put = 0;
 
-    return l->flight;
+    return flight;
 }
 
 
