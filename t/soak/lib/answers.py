@@ -144,9 +144,11 @@ class Truths:
 
     def find(self, key, form, provider):
         if provider:
-            if provider not in PROVIDERS:
-                raise Wrong("an unknown provider: %s" % provider)
-            return [self.known[key.number, form, provider]]
+            name = provider[1:] if key.kind == "messages" \
+                and provider[0] == "x" else provider
+            if name not in PROVIDERS:
+                raise Wrong("by the provider %s" % provider)
+            return [self.known[key.number, form, name]]
         return [self.known[key.number, form, p] for p in PROVIDERS]
 
     def check(self, key, form, provider, body, whole):
@@ -198,6 +200,19 @@ class Truths:
             raise Wrong("an error without a message: %s" % data[:200])
         return error
 
+    def replay(self, key, form, provider, body):
+        """A whole stream that the cache may have made of a plain answer:
+        the same text, cut in another way."""
+        try:
+            return self.check(key, form, provider, body, True)
+        except Wrong as e:
+            said = e
+        got = told(key.kind, body)
+        for truth in self.find(key, form, provider):
+            if got[1:] == told(key.kind, truth.body)[1:]:
+                return got[0]
+        raise said
+
     # --------------------------------------------------------------- plain
 
     def plain(self, key, provider, body, folded):
@@ -219,6 +234,41 @@ class Truths:
             except Wrong as e:
                 said = e
         raise said
+
+
+def told(kind, body):
+    """What a stream says: its ids, its text, why and how it ends."""
+    text, ids, stop, last = "", [], None, None
+    for event in body.decode().split("\n\n"):
+        data = event[event.find("data: ") + 6:]
+        if not event:
+            continue
+        last = data
+        if data == "[DONE]":
+            continue
+        last = d = json.loads(data)
+        if kind in ("chat", "completions"):
+            new = [d["id"]]
+            for c in d["choices"]:
+                text += c["text"] if kind == "completions" \
+                    else c["delta"].get("content") or ""
+                stop = c.get("finish_reason") or stop
+        else:
+            whole = d.get("message") or d.get("response") or {}
+            new = [whole["id"]] if whole else ids[:1]
+            new += [d["item_id"]] if "item_id" in d else ids[1:]
+            if d["type"] in ("content_block_delta",
+                             "response.output_text.delta"):
+                text += d["delta"] if kind == "responses" \
+                    else d["delta"]["text"]
+            stop = d.get("delta", {}).get("stop_reason") \
+                if d["type"] == "message_delta" \
+                else whole.get("status") or stop
+        if ids[:len(new)] != new[:len(ids)]:
+            raise Wrong("ids of two calls: %s, %s" % (ids, new))
+        ids = new if len(new) > len(ids) else ids
+    return ids, text, stop, last if kind in ("chat", "completions") \
+        else last["type"]
 
 
 # members that must be in a folded answer
@@ -264,8 +314,8 @@ def fold_check(got, wanted, body):
             raise Wrong("a folded answer without %s: %r" % (path, body[:200]))
     for path, value in have.items():
         if path not in NEW and want.get(path) != value:
-            raise Wrong("folded: %s is %r, not %r" % (
-                path, str(value)[:200], str(want.get(path))[:200]))
+            raise Wrong("folded: %s: %s" % (path, difference(
+                str(value), str(want.get(path)))))
     ids = [str(have[p]) for p in (("id",), ("output", 0, "id")) if p in have]
     text = body
     for path in NEW:

@@ -118,8 +118,10 @@ class Client:
         self.truths = truths
         self.number = number
         self.out = out
+        self.wrong = 0
         self.rnd = random.Random(orders["seed"] * 10007 + number)
-        self.conn = None          # kept: server, reader, writer
+        self.conn = None          # kept: server, reader, writer, when the
+                                  # last request was sent, by which worker
 
     # ------------------------------------------------------- what to ask
 
@@ -145,9 +147,9 @@ class Client:
             "server": server, "key": key.number,
             "form": "usage" if usage else "stream" if stream else "plain",
             "tenant": rnd.randrange(SERVERS[server][1]),
-            "slow": x < 0.07,
+            "slow": x < 0.07 and "slow" not in self.orders["without"],
             "leaves": min(rnd.expovariate(0.8), 6) if 0.07 <= x < 0.2
-            else None,
+            and "leave" not in self.orders["without"] else None,
             "nocache": x > 0.98}
 
     def request(self, key, r):
@@ -182,12 +184,10 @@ class Client:
         """A connection: often the one of the last answer."""
         if self.conn and self.conn[0] == r["server"] and not r["slow"] \
                 and self.rnd.random() < 0.7:
-            _, reader, writer = self.conn
+            _, reader, writer, r["kept"], r["keeper"] = self.conn
             self.conn = None
-            r["kept"] = True
             return reader, writer
         self.drop()
-        r["kept"] = False
         return await self.connect(r["server"], r["slow"])
 
     def drop(self):
@@ -247,7 +247,8 @@ class Client:
                     "connection") == "close"):
                 writer.transport.abort()
             elif writer:
-                self.conn = r["server"], reader, writer
+                self.conn = (r["server"], reader, writer, r["sent"],
+                             m.headers.get("x-pid"))
         return "whole"
 
     # ------------------------------------------------------------- answers
@@ -275,6 +276,12 @@ class Client:
             raise Wrong("%s wanted, %s sent" % (want, h.get("content-type")))
         if r["form"] == "plain":
             return self.plain(key, r, body, how)
+        if r.get("cache") in ("HIT", "STALE"):
+            if how != "whole":
+                return how
+            r["ids"] = self.truths.replay(key, r["form"], r.get("provider"),
+                                          body)
+            return how
         ids, error = self.truths.stream(key, r["form"], r.get("provider"),
                                         body, how == "whole")
         r["ids"] = ids
@@ -308,6 +315,17 @@ class Client:
         r["code"] = error.get("code") or error.get("type")
         return "error"
 
+    def keep(self, m):
+        """Where a wrong answer is found."""
+        self.wrong += 1
+        name = "%s/wrong-%d-%d" % (self.orders["dir"], self.number,
+                                   self.wrong)
+        if self.wrong <= 5:
+            with open(name, "wb") as f:
+                f.write(("%d %s\n\n" % (m.status, m.headers)).encode()
+                        + m.body + b"\n---\n" + m.raw)
+        return name
+
     async def one(self, until):
         key, r = await self.choose(until)
         if time.monotonic() >= until:
@@ -321,6 +339,7 @@ class Client:
             r["result"] = "wrong"
             r["why"] = "%s: %s" % (type(e).__name__, str(e)[:600])
             r.setdefault("end", time.monotonic())
+            r["body"] = self.keep(m)
             self.drop()
         r["client"] = self.number
         self.out.write(json.dumps(r) + "\n")
