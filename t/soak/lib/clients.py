@@ -47,6 +47,7 @@ class Message:
         self.headers = {}
         self.left = None          # of the chunk, or of all
         self.chunked = False
+        self.last = False         # this is the chunk that ends it
         self.whole = False
 
     def feed(self, data):
@@ -84,6 +85,8 @@ class Message:
         return True
 
     def chunks(self):
+        """What there is of a chunk is shown, too; left is what is to come
+        of it, None before its size."""
         raw, pos = self.raw, 0
         while not self.whole:
             if self.left is None:
@@ -91,21 +94,19 @@ class Message:
                 if end < 0:
                     break
                 self.left = int(bytes(raw[pos:end]), 16)
+                self.last = self.left == 0
                 pos = end + 2
-            if len(raw) - pos < self.left + 2:
-                break
-            if raw[pos + self.left:pos + self.left + 2] != b"\r\n":
-                raise Wrong("a chunk without its end")
-            self.body += raw[pos:pos + self.left]
-            self.whole = self.left == 0
-            pos += self.left + 2
-            self.left = None
-        if not self.whole and self.left is not None:
-            # what there is of a chunk is shown, too
             n = min(len(raw) - pos, self.left)
             self.body += raw[pos:pos + n]
             self.left -= n
             pos += n
+            if self.left or len(raw) - pos < 2:
+                break
+            if raw[pos:pos + 2] != b"\r\n":
+                raise Wrong("a chunk without its end")
+            pos += 2
+            self.left = None
+            self.whole = self.last
         del raw[:pos]
         if self.whole and raw:
             raise Wrong("something behind the last chunk: %r"
@@ -334,6 +335,9 @@ class Client:
         try:
             how = await self.ask(key, r, m)
             r["result"] = self.judge(key, r, m, how)
+            if r["result"] == "in-band":
+                # it is closed after that, without having said so before
+                self.drop()
         except (Wrong, ValueError, KeyError, IndexError, TypeError,
                 AttributeError) as e:
             r["result"] = "wrong"

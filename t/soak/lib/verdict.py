@@ -65,6 +65,8 @@ class Verdict:
             if r["form"] == "plain" and r["status"] and r["got"] \
                     and self.killed(r["sent"] - SOON, r["end"]):
                 return "plain, its flight was lost"
+            if r["form"] == "plain" and r["slow"] and r["got"]:
+                return "plain, read too slowly"
             if not r.get("first") and r.get("kept") and any(
                     r["kept"] - 1 < t < r["end"] for t in self.run.reloads):
                 return "kept connection, reload"
@@ -77,9 +79,10 @@ class Verdict:
             self.late = max(self.late, min(since))
             return code if min(since) < TOLD else None
         if code == "reader_too_slow":
-            # whose worker was stopped, or who makes one answer of a stream
-            # that is larger than what is kept, is behind without a fault
-            return code if r["slow"] or KEYS[r["key"]].big else None
+            # whose worker was stopped is behind without a fault of his
+            return code if KEYS[r["key"]].big and (
+                r["slow"] or any(r["sent"] < b and a < r["end"]
+                                 for a, b, _ in self.run.stops)) else None
         if how == "error" and self.failing(r):
             return "provider failed, %d" % r["status"]
         return None
