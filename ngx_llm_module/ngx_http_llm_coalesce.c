@@ -395,12 +395,13 @@ ngx_http_llm_coalesce_full(ngx_http_llm_ctx_t *ctx)
 
 /*
  * More of the log is held than is meant to be.  From here on only what is
- * needed is kept; and if several read, who is twice that behind is given up.
- * One that reads alone is waited for, instead.
+ * needed is kept; and if several read, who is twice that behind, without the
+ * len bytes that nobody can have taken yet, is given up.  One that reads alone
+ * is waited for, instead.
  */
 
 void
-ngx_http_llm_coalesce_bound(ngx_http_llm_flight_t *f)
+ngx_http_llm_coalesce_bound(ngx_http_llm_flight_t *f, size_t len)
 {
     off_t  held;
 
@@ -418,7 +419,7 @@ ngx_http_llm_coalesce_bound(ngx_http_llm_flight_t *f)
     }
 
     while (f->nreaders > 1 && f->first && f->first->holds
-           && f->appended - f->trimmed > 2 * (off_t) f->max)
+           && f->appended - (off_t) len - f->trimmed > 2 * (off_t) f->max)
     {
         held = f->trimmed;
 
@@ -450,7 +451,18 @@ ngx_http_llm_coalesce_cut(ngx_http_llm_flight_t *f, ngx_uint_t fold)
 
         rd = ngx_queue_data(q, ngx_http_llm_reader_t, queue);
 
-        if (rd->mute || (fold ? !rd->fold : rd->low != f->first)) {
+        if (rd->mute || rd->request == NULL
+            || (fold ? !rd->fold : rd->low != f->first))
+        {
+            /* other workers are waited for, see ngx_http_llm_outlet.c */
+
+            continue;
+        }
+
+        if (!rd->fold && rd->busy == NULL && !rd->request->connection->buffered)
+        {
+            /* it is not its client's fault: it had no turn yet */
+
             continue;
         }
 
@@ -468,7 +480,7 @@ ngx_http_llm_coalesce_cut(ngx_http_llm_flight_t *f, ngx_uint_t fold)
         rd->mute = 1;
         rd->failed = 1;
 
-        if (rd->request && !rd->fold) {
+        if (!rd->fold) {
             ctx = ngx_http_get_module_ctx(rd->request, ngx_http_llm_module);
             ctx->error = "reader_too_slow";
 

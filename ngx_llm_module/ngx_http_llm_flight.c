@@ -288,7 +288,7 @@ ngx_http_llm_flight_commit(ngx_http_llm_flight_t *f, size_t len, size_t data,
     f->appended += len;
 
     if (f->form && f->appended - f->trimmed > (off_t) f->max) {
-        ngx_http_llm_coalesce_bound(f);
+        ngx_http_llm_coalesce_bound(f, len);
     }
 }
 

@@ -271,7 +271,7 @@ ngx_int_t ngx_http_llm_coalesce_join(ngx_http_llm_ctx_t *ctx);
 ngx_http_llm_flight_t *ngx_http_llm_coalesce_get(uint64_t id);
 void ngx_http_llm_coalesce_list(ngx_http_llm_flight_t *f);
 void ngx_http_llm_coalesce_leave(ngx_http_llm_flight_t *f);
-void ngx_http_llm_coalesce_bound(ngx_http_llm_flight_t *f);
+void ngx_http_llm_coalesce_bound(ngx_http_llm_flight_t *f, size_t len);
 void ngx_http_llm_coalesce_settle(ngx_http_llm_flight_t *f);
 void ngx_http_llm_coalesce_facts(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_coalesce_full(ngx_http_llm_ctx_t *ctx);

@@ -23,6 +23,7 @@ static void ngx_http_llm_mirror_run(ngx_http_llm_mirror_t *m);
 static ngx_int_t ngx_http_llm_mirror_read(ngx_http_llm_mirror_t *m);
 static ngx_int_t ngx_http_llm_mirror_room(ngx_http_llm_mirror_t *m,
     u_char **p);
+static ngx_int_t ngx_http_llm_mirror_keep(ngx_http_llm_mirror_t *m, u_char *p);
 static ngx_int_t ngx_http_llm_mirror_message(ngx_http_llm_mirror_t *m);
 static ngx_int_t ngx_http_llm_mirror_record(ngx_http_llm_mirror_t *m);
 static ngx_int_t ngx_http_llm_mirror_head(ngx_http_llm_mirror_t *m);
@@ -204,10 +205,6 @@ ngx_http_llm_mirror_read(ngx_http_llm_mirror_t *m)
         if (m->got < sizeof(ngx_http_llm_msg_t)) {
             return n ? NGX_OK : NGX_AGAIN;
         }
-
-        if (ngx_http_llm_mirror_room(m, &p) != NGX_OK) {
-            return NGX_ERROR;
-        }
     }
 
     size = m->msg.len - (m->got - sizeof(ngx_http_llm_msg_t));
@@ -223,6 +220,10 @@ ngx_http_llm_mirror_read(ngx_http_llm_mirror_t *m)
         m->got += n;
 
         if (n < size) {
+            if (ngx_http_llm_mirror_keep(m, p) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
             return n ? NGX_OK : NGX_AGAIN;
         }
     }
@@ -235,30 +236,51 @@ ngx_http_llm_mirror_read(ngx_http_llm_mirror_t *m)
 }
 
 
-/* where the message is put together: that of a record is where it stays */
+/*
+ * Where the message is put together.  A record that is there in one piece goes
+ * straight to its place in the log.
+ */
 
 static ngx_int_t
 ngx_http_llm_mirror_room(ngx_http_llm_mirror_t *m, u_char **p)
 {
+    if (m->text) {
+        *p = m->text;
+        return NGX_OK;
+    }
+
     if (m->msg.type == NGX_HTTP_LLM_MSG_RECORD) {
         *p = ngx_http_llm_flight_reserve(m->flight, m->msg.len);
 
         return *p ? NGX_OK : NGX_ERROR;
     }
 
-    if (m->text == NULL) {
-
-        if (m->msg.len > NGX_HTTP_LLM_MIRROR_MESSAGE) {
-            return NGX_ERROR;
-        }
-
-        m->text = ngx_alloc(m->msg.len, ngx_cycle->log);
-        if (m->text == NULL) {
-            return NGX_ERROR;
-        }
+    if (m->msg.len > NGX_HTTP_LLM_MIRROR_MESSAGE) {
+        return NGX_ERROR;
     }
 
+    m->text = ngx_alloc(m->msg.len, ngx_cycle->log);
     *p = m->text;
+
+    return *p ? NGX_OK : NGX_ERROR;
+}
+
+
+/* the rest comes later, and until then what was reserved may be given back */
+
+static ngx_int_t
+ngx_http_llm_mirror_keep(ngx_http_llm_mirror_t *m, u_char *p)
+{
+    if (m->text) {
+        return NGX_OK;
+    }
+
+    m->text = ngx_alloc(m->msg.len, ngx_cycle->log);
+    if (m->text == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(m->text, p, m->got - sizeof(ngx_http_llm_msg_t));
 
     return NGX_OK;
 }
@@ -269,14 +291,31 @@ ngx_http_llm_mirror_message(ngx_http_llm_mirror_t *m)
 {
     ngx_int_t  rc;
 
-    if (m->msg.type == NGX_HTTP_LLM_MSG_RECORD) {
-        return ngx_http_llm_mirror_record(m);
+    switch (m->msg.type) {
+
+    case NGX_HTTP_LLM_MSG_RECORD:
+        rc = ngx_http_llm_mirror_record(m);
+        break;
+
+    case NGX_HTTP_LLM_MSG_NAME:
+        m->flight->name_len = ngx_min(m->msg.len, sizeof(m->flight->name));
+        ngx_memcpy(m->flight->name, m->text, m->flight->name_len);
+
+        rc = NGX_OK;
+        break;
+
+    case NGX_HTTP_LLM_MSG_HEAD:
+        rc = ngx_http_llm_mirror_head(m);
+        break;
+
+    default:
+        rc = ngx_http_llm_mirror_end(m);
     }
 
-    rc = (m->msg.type == NGX_HTTP_LLM_MSG_HEAD) ? ngx_http_llm_mirror_head(m)
-                                                : ngx_http_llm_mirror_end(m);
-    ngx_free(m->text);
-    m->text = NULL;
+    if (m->text) {
+        ngx_free(m->text);
+        m->text = NULL;
+    }
 
     return rc;
 }
@@ -289,7 +328,18 @@ ngx_http_llm_mirror_record(ngx_http_llm_mirror_t *m)
     ngx_http_llm_flight_t  *f;
 
     f = m->flight;
-    p = f->last->last;
+
+    if (m->text) {
+        p = ngx_http_llm_flight_reserve(f, m->msg.len);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memcpy(p, m->text, m->msg.len);
+
+    } else {
+        p = f->last->last;
+    }
 
     if (f->stream && !f->answer.begun) {
 
@@ -329,9 +379,6 @@ ngx_http_llm_mirror_head(ngx_http_llm_mirror_t *m)
     if (ngx_http_llm_coalesce_strings(f, &provider, &model, &type) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    ngx_memcpy(f->name, head.text, head.name);
-    f->name_len = head.name;
 
     f->content_length = head.content_length;
     f->status = head.status;

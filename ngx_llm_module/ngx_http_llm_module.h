@@ -520,9 +520,10 @@ typedef struct {
 #define NGX_HTTP_LLM_MSG_HEAD    1
 #define NGX_HTTP_LLM_MSG_RECORD  2
 #define NGX_HTTP_LLM_MSG_END     3
+#define NGX_HTTP_LLM_MSG_NAME    4             /* of the flight, at once */
 
 
-/* a head's bytes; the strings of these lengths follow, but for the name */
+/* a head's bytes; the strings of these lengths follow */
 
 typedef struct {
     off_t                          content_length;
@@ -530,8 +531,6 @@ typedef struct {
     uint32_t                       provider;
     uint32_t                       model;
     uint32_t                       content_type;
-    uint32_t                       name;
-    u_char                         text[32];
     unsigned                       stream:1;
     unsigned                       released:1;
     unsigned                       ids:1;
@@ -577,6 +576,7 @@ struct ngx_http_llm_outlet_s {
     off_t                          taken;      /* bytes of the log */
     ngx_event_t                    stall;
     unsigned                       busy:1;     /* with a message */
+    unsigned                       named:1;    /* the flight's name is said */
     unsigned                       ending:1;   /* it is the last one */
 };
 

@@ -4,7 +4,7 @@
  *
  * From a flight of this worker to another one, in which somebody follows it:
  * a reader of the flight whose client is a link (share/llm_share.h).  It says
- * the head when the flight may be shown, then each record of the log as it
+ * the flight's name at once, the head when the flight may be shown, then each record of the log as it
  * stands there, at last what is told of the end; a message may be larger than
  * the link's ring, and goes there piece by piece.
  *
@@ -337,6 +337,14 @@ ngx_http_llm_outlet_next(ngx_http_llm_outlet_t *o)
 
     f = o->reader.flight;
 
+    if (!o->named) {
+        o->named = 1;
+
+        ngx_http_llm_outlet_message(o, NGX_HTTP_LLM_MSG_NAME, f->name,
+                                    f->name_len);
+        return NGX_OK;
+    }
+
     if (!f->released && !f->ended) {
         return NGX_AGAIN;
     }
@@ -417,12 +425,9 @@ ngx_http_llm_outlet_head(ngx_http_llm_outlet_t *o)
     head.released = f->released;
     head.ids = f->ids;
     head.usage = f->usage;
-    head.name = f->name_len;
     head.provider = f->provider.len;
     head.model = f->model.len;
     head.content_type = f->content_type.len;
-
-    ngx_memcpy(head.text, f->name, f->name_len);
 
     if (f->released) {
         f->shown = 1;

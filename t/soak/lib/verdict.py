@@ -10,7 +10,7 @@ import re
 from answers import KEYS
 
 SOON = 0.3             # from a kill until it is seen, at least
-TOLD = 4.0             # a lost worker is told within 2 s, and seen in these
+TOLD = 3.0             # a lost worker is told within 2 s, and seen in these
 SHOWN = 15             # faults of one kind that are printed
 
 
@@ -76,6 +76,9 @@ class Verdict:
                      if r["sent"] - SOON < t < r["end"]]
             if not since:
                 return None
+            if r["slow"]:
+                # reads first what was said before
+                return code
             self.late = max(self.late, min(since))
             return code if min(since) < TOLD else None
         if code == "reader_too_slow":
