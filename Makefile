@@ -9,6 +9,7 @@
 #   make check-memory       100,000 requests under valgrind
 #   make soak               10 minutes of providers that break at random
 #   make soak-cache         20 minutes of kills and reloads over the cache
+#   make soak-coalesce      10 minutes of kills, joins, leaves, slow readers
 #   make bench              against plain proxy_pass, proxy_cache
 #   make install            the module into nginx's modules directory, and
 #                           llm-cache into $(SBINDIR)
@@ -48,9 +49,9 @@ JOBS ?= 2
 # most of these wait most of the time
 JOBS_E2E ?= 3
 
-.PHONY: all module llm-cache setup run test test-core test-store test-fuzz \
+.PHONY: all module llm-cache setup run test test-core test-store test-share test-fuzz \
 	test-mock test-lib test-nginx test-e2e check-clang check-stable \
-	check-memory soak soak-cache bench install clean mock
+	check-memory soak soak-cache soak-coalesce bench install clean mock
 
 all: module llm-cache
 
@@ -84,7 +85,8 @@ run: module mock
 
 # two at a time what only computes
 test: setup-test module llm-cache mock check-clang
-	@$(MAKE) -s -j2 --output-sync=target test-core test-store test-fuzz
+	@$(MAKE) -s -j2 --output-sync=target test-core test-store test-fuzz \
+		test-share
 	@$(MAKE) -s test-nginx
 	@$(MAKE) -s test-e2e
 	@$(MAKE) -s check-stable
@@ -98,6 +100,9 @@ test-core:
 
 test-store:
 	@$(MAKE) -s -C t/store test
+
+test-share:
+	@$(MAKE) -s -C t/share test
 
 test-fuzz:
 	@$(MAKE) -s -C t/fuzz test
@@ -115,7 +120,7 @@ test-e2e: module llm-cache mock
 check-clang: | setup
 	@CC=clang t/build.sh "$(NGINX_SRC)" "$(BUILD)/nginx-clang" \
 		"$(BUILD)/clang/ngx_http_llm_module.so" "$(CFLAGS_MODULE)"
-	@for f in $(SOURCES_TOOL); do \
+	@for f in $(SOURCES_TOOL) $(wildcard ngx_llm_module/share/*.c); do \
 		clang $(CFLAGS_TOOL) -fsyntax-only $$f || exit 1; \
 	done
 
@@ -130,6 +135,9 @@ soak: setup-test module mock
 
 soak-cache: setup-test module mock
 	@t/soak/cache $(SOAK)
+
+soak-coalesce: setup-test module mock
+	@t/soak/coalesce $(SOAK)
 
 bench: setup-test module mock
 	@$(MAKE) -s -C t/bench

@@ -34,6 +34,7 @@ if [ "${1:-build}" = test ]; then
         sh -c 'ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.asan-*.a'
     need libjansson-dev header jansson.h
     need libtest-base-perl perl_module Test::Base
+    need spin have spin
     need libtest-longstring-perl perl_module Test::LongString
     need libtext-diff-perl perl_module Text::Diff
     need libio-socket-ssl-perl perl_module IO::Socket::SSL

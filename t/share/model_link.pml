@@ -12,13 +12,16 @@
  * robust mutex of slot s: 1 as long as its owner lives.  That bells are not
  * lost is the matter of model_bell.pml: here a bit waits until it is taken.
  *
- * BUG_DROP: an end is let go of without comparing the whole word.
  * BUG_ASKED: a writer does not wait for ASKED.
  * BUG_NONCE: a writer does not look whom a request was meant for.
  * BUG_RECHECK: ... nor, when it has, whether the link is still the same.
  * BUG_CLEAN: a slot is freed before its links are cleaned up.
  * BUG_TICK: nobody looks after the other end.
  */
+
+#ifndef LEAVES
+#define LEAVES 1
+#endif
 
 #define NONE   255
 #define SLOTS  3
@@ -38,7 +41,7 @@ bit  cleaning[SLOTS];          /* or by who cleans up */
 bit  bell[SLOTS];
 byte nonces = 0;
 byte deaths;
-byte leaves = 1;
+byte leaves = LEAVES;
 byte finished;
 byte told;                     /* of whose flight the bytes in the ring are */
 byte using;                    /* pairs that put bytes in or take them */
@@ -66,18 +69,12 @@ inline freed()
     fi
 }
 
-#ifdef BUG_DROP
-#define still  1
-#else
-#define still  same
-#endif
-
 inline drop_writer(ref, lost_)
 {
     d_step {
         dropped = 0;
         if
-        :: still && W ->
+        :: same && W ->
             W = 0; REFUSED = REFUSED | ref; LOST = LOST | lost_;
             dropped = 1;
             freed()
@@ -91,7 +88,7 @@ inline drop_reader()
     d_step {
         dropped = 0;
         if
-        :: still && R -> R = 0; dropped = 1; freed()
+        :: same && R -> R = 0; dropped = 1; freed()
         :: else
         fi
     }
@@ -101,9 +98,6 @@ inline drop_reader()
 
 inline clean(s)
 {
-#ifdef BUG_CLEAN
-    nonce[s] = 0;
-#endif
     see();
 
     if
@@ -153,21 +147,6 @@ inline check(s, n)
     fi
 }
 
-inline begin(s)
-{
-    /* the mutex of the slot: of nobody, or of who has died */
-
-    d_step { !life[s] && !cleaning[s] -> life[s] = 1 };
-
-    if
-    :: nonce[s] != 0 -> clean(s)
-    :: else
-    fi;
-
-    d_step { nonces++; me = nonces; nonce[s] = me };
-    bell[s] = 1
-}
-
 /* a process that dies does nothing more, and its mutex can be had; what its
  * end of the link is used for ends with it */
 
@@ -180,6 +159,28 @@ inline may_die(s)
        goto died
     :: true
     fi
+}
+
+inline begin(s)
+{
+    /* the mutex of the slot: of nobody, or of who has died */
+
+    d_step { !life[s] && !cleaning[s] -> life[s] = 1 };
+
+    if
+    :: nonce[s] != 0 ->
+#ifdef BUG_CLEAN
+        nonce[s] = 0;
+#endif
+        /* who cleans up may die of it */
+
+        may_die(s);
+        clean(s)
+    :: else
+    fi;
+
+    d_step { nonces++; me = nonces; nonce[s] = me };
+    bell[s] = 1
 }
 
 proctype Writer()

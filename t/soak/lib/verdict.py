@@ -233,6 +233,10 @@ class Verdict:
                 self.count["lines"] += 1
                 flight = "" if flight == "-" else flight
                 if cache == "COALESCED":
+                    if not flight and '"client_closed"' in line:
+                        # it left before the other worker had a turn
+                        self.count["left unnamed"] += 1
+                        continue
                     if not flight or flight == request:
                         self.bad["access log"].append(
                             "a follower without its flight: " + line[:200])
