@@ -620,6 +620,10 @@ ngx_http_llm_cache_exit_worker(ngx_cycle_t *cycle)
     ngx_http_llm_cache_key_exit_worker();
 
     if (w->store == NULL) {
+
+        /* keys are made for coalescing, too */
+
+        llm_store_key_done();
         return;
     }
 
